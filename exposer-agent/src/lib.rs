@@ -1,0 +1,10 @@
+//! Exposer's cluster agent: watches annotated Services and reports them to the edge.
+//!
+//! [`kube`] turns what the API server says into [`exposer_common::model::ServiceRecord`]s; [`edge_client`] keeps one
+//! authenticated session to the edge and sends it snapshots and deltas; [`app`] wires the two.
+pub mod app;
+pub mod args;
+pub mod config;
+pub mod edge_client;
+pub mod kube;
+pub mod telemetry;

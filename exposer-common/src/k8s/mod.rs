@@ -1,0 +1,1 @@
+//! The annotation grammar: from the annotations of a Service to what it asks for.

@@ -1,0 +1,1 @@
+//! Pure packet decisions: values in, values out, no packet and no map in sight.

@@ -5,6 +5,7 @@
 pub mod app;
 pub mod args;
 pub mod config;
+pub mod desired;
 pub mod edge_client;
 pub mod kube;
 pub mod telemetry;

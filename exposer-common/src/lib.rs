@@ -26,7 +26,7 @@
 //! | `aya` | `aya::Pod` for the map structs ([`pod`]) |
 //! | `proto` | the control channel: messages, codec, token proof ([`proto`]) and the Service model ([`model`]) |
 //! | `k8s` | the annotation grammar ([`k8s`]) |
-#![cfg_attr(not(feature = "std"), no_std)]
+#![cfg_attr(not(any(feature = "std", test)), no_std)]
 
 pub mod flow;
 #[cfg(feature = "k8s")]

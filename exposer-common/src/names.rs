@@ -46,8 +46,10 @@ pub const MAPS: &[&str] = &[
     MAP_SERVICE_STATS,
 ];
 
-/// Load-time constant: the zone of the interface that a program is attached to.
-pub const GLOBAL_ZONE: &str = "ZONE";
+/// Load-time constant of `wan_ingress`: the zone of the public interface (`u32`).
+pub const GLOBAL_WAN_ZONE: &str = "WAN_ZONE";
+/// Load-time constant of `tunnel_ingress`: the zone of the tunnel interface (`u32`).
+pub const GLOBAL_TUNNEL_ZONE: &str = "TUNNEL_ZONE";
 
 /// Entries of `FLOWS` and of `REPLIES`: ¾ · 2^19, so that the 2^19 buckets stay three quarters full at most.
 pub const FLOW_SLOTS: u32 = 393_216;

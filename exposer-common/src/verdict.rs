@@ -110,6 +110,8 @@ reasons! {
     Oversized = 26, "OVERSIZED", Redirect;
     /// A managed port whose unreplied-flow budget is spent.
     UnrepliedBudget = 27, "UNREPLIED_BUDGET", Pass;
+    /// Carries a VLAN tag, so it is for another interface.
+    Vlan = 28, "VLAN", Pass;
 }
 
 impl Reason {

@@ -22,10 +22,16 @@
 //!
 //! Either side may send `Error{code, text}` and close.
 
+pub mod auth;
+pub mod codec;
+pub mod error;
 pub mod message;
+pub mod parts;
 
 /// Largest frame body, in bytes.
 pub const MAX_FRAME: u32 = 1 << 20;
+/// Largest frame body that is taken from a peer that has not proven the token, in bytes.
+pub const MAX_HANDSHAKE_FRAME: u32 = 4_096;
 /// Oldest protocol version that this crate speaks.
 pub const MIN_VERSION: u16 = 1;
 /// Newest protocol version that this crate speaks.

@@ -15,4 +15,5 @@ pub mod config;
 pub mod control;
 pub mod datapath;
 pub mod net;
+pub mod status;
 pub mod telemetry;

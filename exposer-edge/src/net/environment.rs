@@ -2,10 +2,10 @@
 
 use std::net::{IpAddr, Ipv4Addr};
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 /// An address prefix.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Prefix {
     /// Its address; bits beyond the length are kept as given (an interface address) or zero (a route).
     pub address: IpAddr,
@@ -20,7 +20,7 @@ impl std::fmt::Display for Prefix {
 }
 
 /// One interface.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LinkState {
     /// Its name, from the configuration.
     pub name: String,
@@ -37,7 +37,7 @@ pub struct LinkState {
 }
 
 /// Everything that the datapaths need to know of the host.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Environment {
     /// The public interface.
     pub wan: LinkState,

@@ -1,1 +1,28 @@
-//! To be written.
+//! The control core: sans-IO, so that every decision can be tested without a socket, a clock or root.
+//!
+//! | module | duty |
+//! |---|---|
+//! | [`core`] | sessions, registry and datapath steps behind `handle_*`, `next_command`, `poll_timeout` |
+//! | [`session`], [`snapshot`], [`tokens`] | one connection: handshake, order, limits, signs of life |
+//! | [`registry`], [`ports`], [`slots`], [`target`], [`claim`] | who has which subdomain, port, index, backend |
+//! | [`programming`], [`plan`], [`outcome`] | what the datapath was told, what is still to do, what agents are told |
+//! | [`agents`] | who is connected, what it was told, for how long it has been away |
+//! | [`state_file`], [`zones`] | what survives a restart |
+
+pub mod agents;
+pub mod claim;
+pub mod core;
+pub mod outcome;
+mod placement;
+pub mod plan;
+pub mod ports;
+pub mod programming;
+pub mod registry;
+mod saved;
+pub mod session;
+pub mod slots;
+pub mod snapshot;
+pub mod state_file;
+pub mod target;
+pub mod tokens;
+pub mod zones;

@@ -1,5 +1,6 @@
 //! The bytes of every message, frozen. A test that fails here means that old and new programs no longer understand
 //! each other: append a variant or a message instead, or raise the protocol version.
+#![expect(clippy::unwrap_used, reason = "test code")]
 
 use std::fmt::{Debug, Write as _};
 use std::net::IpAddr;

@@ -1,4 +1,11 @@
 //! The annotation grammar, as tables: what a person may write, and what he is told where he slipped.
+#![expect(
+    clippy::arithmetic_side_effects,
+    clippy::panic,
+    clippy::too_many_lines,
+    clippy::type_complexity,
+    reason = "test code"
+)]
 
 use std::collections::BTreeMap;
 

@@ -1,5 +1,6 @@
 //! Sizes, offsets and numbers that kernel programs, pinned maps and old daemons rely on. Whoever changes one raises
 //! `names::LAYOUT_VERSION`; reason numbers never change at all.
+#![expect(clippy::arithmetic_side_effects, reason = "test code")]
 
 use std::collections::BTreeSet;
 use std::mem::{align_of, offset_of, size_of};

@@ -1,4 +1,5 @@
 //! The proof of the token: what holds, and every attack that it is made to stop.
+#![expect(clippy::unwrap_used, reason = "test code")]
 
 use exposer_common::proto::auth::{
     AuthError, MAX_TOKEN, Token, TokenError, Transcript, accept_version, fresh_nonce, negotiate,

@@ -1,0 +1,108 @@
+//! `cargo xtask build-ebpf`: the object with the kernel programs, with BTF and without DWARF.
+
+use std::path::Path;
+use std::process::ExitCode;
+
+use anyhow::{Context as _, Result, bail};
+
+use crate::command::{Cmd, note, step, write_if_changed};
+use crate::paths;
+use crate::toolchain::{Choice, TARGET, Toolchain};
+
+/// Options of the verb, which others share.
+#[derive(Clone, Debug, clap::Args)]
+pub struct Options {
+    /// Where the compiler and the linker of the kernel programs come from.
+    #[arg(long, value_enum, default_value_t)]
+    pub toolchain: Choice,
+}
+
+/// Builds the object.
+///
+/// # Errors
+///
+/// When there is no toolchain, or the programs do not build.
+pub fn run(options: &Options) -> Result<ExitCode> {
+    build(options)?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Builds the object, for the other verbs.
+///
+/// # Errors
+///
+/// As [`run`].
+pub fn build(options: &Options) -> Result<()> {
+    let manifest = paths::ebpf_crate().join("Cargo.toml");
+    if !manifest.is_file() {
+        bail!(
+            "{} is not there: this checkout is not complete",
+            manifest.display()
+        );
+    }
+    let toolchain = Toolchain::provide(options.toolchain)?;
+    step("building the kernel programs");
+    let target_dir = paths::target().join("bpf-build");
+    toolchain.cargo("build", &target_dir).run()?;
+    let built = target_dir.join(TARGET).join("release/exposer-ebpf");
+    publish(&built, toolchain.strip.as_deref())
+}
+
+/// Puts the built object in its places, touching nothing that has not changed, so that nothing that embeds it is
+/// built again.
+fn publish(built: &Path, strip: Option<&Path>) -> Result<()> {
+    let bytes = std::fs::read(built).with_context(|| format!("cargo did not build {}", built.display()))?;
+    require_btf(&bytes).with_context(|| format!("{} is of no use", built.display()))?;
+    let (object, with_debug) = (paths::object(), paths::object_with_debug_info());
+    let changed = write_if_changed(&with_debug, &bytes, false)?;
+    if changed || !object.is_file() {
+        let stripped = match strip {
+            Some(strip) => stripped(strip, &with_debug)?,
+            None => {
+                note(
+                    "no llvm-strip beside the linker or on PATH: the object keeps its DWARF, it is only larger",
+                );
+                bytes
+            }
+        };
+        require_btf(&stripped).context("llvm-strip removed the BTF")?;
+        write_if_changed(&object, &stripped, false)?;
+    }
+    let size = object.metadata()?.len();
+    let state = if changed { "" } else { ", unchanged" };
+    note(format_args!(
+        "{} ({size} bytes{state}; with DWARF beside it)",
+        object.display()
+    ));
+    Ok(())
+}
+
+fn stripped(strip: &Path, object: &Path) -> Result<Vec<u8>> {
+    let out = object.with_extension("stripped");
+    Cmd::new(strip).arg("-g").arg("-o").arg(&out).arg(object).run()?;
+    let bytes = std::fs::read(&out)?;
+    std::fs::remove_file(&out)?;
+    Ok(bytes)
+}
+
+/// The loader, `bpftool` and the tests read maps by their BTF: an object without it is a mistake of the build.
+fn require_btf(object: &[u8]) -> Result<()> {
+    let has = |name: &[u8]| object.windows(name.len()).any(|window| window == name);
+    // Section names stand in a string table, each ended by a zero byte.
+    if !object.starts_with(b"\x7fELF") || !has(b".BTF\0") {
+        bail!("it is no ELF object with a .BTF section");
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_object_without_btf_is_refused() {
+        require_btf(b"\x7fELF....\0.BTF\0.BTF.ext\0").unwrap();
+        assert!(require_btf(b"\x7fELF....\0.text\0.BTFX").is_err());
+        assert!(require_btf(b"").is_err());
+    }
+}

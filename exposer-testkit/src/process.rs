@@ -1,6 +1,7 @@
 //! Real processes inside namespaces: started, logged to a file, ended by their id, shown when something fails.
 
 use std::fs::{self, File};
+use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::thread;
@@ -10,6 +11,7 @@ use anyhow::{Context as _, Result, bail};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
+use crate::interrupt;
 use crate::netns::say;
 use crate::tools;
 
@@ -41,6 +43,8 @@ impl Process {
                 .with_context(|| format!("cannot open the log {}", log.display()))
         };
         let child = command
+            // A group of its own: Ctrl-C in a terminal reaches us alone, and we end it in order.
+            .process_group(0)
             .stdin(Stdio::null())
             .stdout(open()?)
             .stderr(open()?)
@@ -193,6 +197,7 @@ pub fn wait_until<T>(
 ) -> Result<(T, Duration)> {
     let deadline = Deadline::after(patience);
     loop {
+        interrupt::check()?;
         match probe() {
             Ok(value) => return Ok((value, deadline.elapsed())),
             Err(error) if deadline.passed() => {

@@ -3,7 +3,7 @@
 
 use std::collections::HashSet;
 use std::io::{self, Read as _, Write as _};
-use std::net::{SocketAddr, TcpStream, UdpSocket};
+use std::net::{SocketAddr, UdpSocket};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::{self, JoinHandle};
@@ -14,6 +14,7 @@ use ring::digest::{Context as Digest, SHA256};
 
 use super::tcp::Transfer;
 use super::{Client, pattern};
+use crate::interrupt::Patient;
 
 /// How long a stopped count waits for echoes that are still on their way.
 const STRAGGLERS: Duration = Duration::from_millis(500);
@@ -200,7 +201,7 @@ impl SlowTransfer {
     }
 }
 
-fn take_slowly(mut stream: TcpStream, seed: u64, wanted: u64, arrived: &AtomicU64) -> Result<SlowReport> {
+fn take_slowly(mut stream: Patient, seed: u64, wanted: u64, arrived: &AtomicU64) -> Result<SlowReport> {
     let mut digest = Digest::new(&SHA256);
     let mut buffer = vec![0; pattern::BLOCK];
     let start = Instant::now();

@@ -16,6 +16,7 @@ use std::time::Duration;
 use anyhow::{Context as _, Result};
 use socket2::{Domain, Protocol, Socket, Type};
 
+use crate::interrupt::Patient;
 use crate::netns::Handle;
 
 pub use continuous::{SlowReport, SlowTransfer, UdpCounter, UdpReport};
@@ -45,16 +46,16 @@ impl Client {
         }
     }
 
-    /// A TCP connection to `to`, with timeouts set.
+    /// A TCP connection to `to` whose reads and writes may each take 20 s.
     ///
     /// # Errors
     ///
     /// Refused, unreachable, or no answer within 5 s. The text names both ends.
-    pub fn connect(&self, to: SocketAddr) -> Result<TcpStream> {
-        self.connect_within(to, CONNECT)
+    pub fn connect(&self, to: SocketAddr) -> Result<Patient> {
+        Ok(Patient::new(self.connect_within(to, CONNECT)?, IDLE)?)
     }
 
-    /// As [`Self::connect`], with another patience.
+    /// The bare connection, made within `patience`.
     ///
     /// # Errors
     ///
@@ -64,10 +65,7 @@ impl Client {
             let socket = Socket::new(Domain::for_address(to), Type::STREAM, Some(Protocol::TCP))?;
             socket.bind(&SocketAddr::new(self.source, 0).into())?;
             socket.connect_timeout(&to.into(), patience)?;
-            let stream = TcpStream::from(socket);
-            stream.set_read_timeout(Some(IDLE))?;
-            stream.set_write_timeout(Some(IDLE))?;
-            Ok(stream)
+            Ok(TcpStream::from(socket))
         };
         self.netns
             .run(|| connect().with_context(|| format!("cannot connect from {} to {to}", self.source)))

@@ -1,12 +1,13 @@
 //! TCP clients: transfers whose every byte is judged.
 
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
-use std::net::{Shutdown, SocketAddr};
+use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail};
 
 use super::{Client, pattern};
+use crate::interrupt::Patient;
 
 /// What a transfer measured.
 #[derive(Clone, Debug)]
@@ -91,7 +92,7 @@ impl Client {
         stream.write_all(format!("UPLOAD {bytes}\n").as_bytes())?;
         pattern::write(&mut stream, seed, bytes).context("the upload broke off")?;
         let mut answer = String::new();
-        BufReader::new(&stream)
+        BufReader::new(&mut stream)
             .read_line(&mut answer)
             .context("the server's digest did not arrive")?;
         let took = start.elapsed();
@@ -117,9 +118,9 @@ impl Client {
         stream.write_all(format!("HALFCLOSE {down} {seed}\n").as_bytes())?;
         pattern::write(&mut stream, seed, up).context("the upload broke off")?;
         stream
-            .shutdown(Shutdown::Write)
+            .finish_sending()
             .context("cannot shut down the sending side")?;
-        let mut from = BufReader::new(&stream);
+        let mut from = BufReader::new(&mut stream);
         let mut line = String::new();
         from.read_line(&mut line)
             .context("no answer after the sending side was shut down")?;
@@ -147,11 +148,10 @@ impl Client {
     ///
     /// No connection within `patience`, or an answer that is no name.
     pub fn ask_name(&self, to: SocketAddr, patience: Duration) -> Result<String> {
-        let mut stream = self.connect_within(to, patience)?;
-        stream.set_read_timeout(Some(patience.max(Duration::from_millis(1))))?;
+        let mut stream = Patient::new(self.connect_within(to, patience)?, patience)?;
         stream.write_all(b"NAME\n")?;
         let mut name = String::new();
-        (&stream)
+        (&mut stream)
             .take(256)
             .read_to_string(&mut name)
             .context("no answer")?;

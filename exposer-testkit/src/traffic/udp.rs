@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result, bail};
 
 use super::{Client, pattern};
+use crate::interrupt;
 
 /// How long one echo may take.
 const PATIENCE: Duration = Duration::from_secs(2);
@@ -57,6 +58,7 @@ impl Client {
         let mut received = vec![0; 65_536];
         let start = Instant::now();
         for index in 0..count {
+            interrupt::check()?;
             let datagram = sent
                 .get_mut(..size(index, count, smallest, largest))
                 .unwrap_or_default();

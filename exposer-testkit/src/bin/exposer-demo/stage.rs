@@ -1,0 +1,375 @@
+//! The stage of the demo: the network, the cluster, the two binaries, and the pods that the demo plays.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::net::{IpAddr, SocketAddr};
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, bail};
+use exposer_testkit::netns::Handle;
+use exposer_testkit::process::{Process, project_binary, wait_until};
+use exposer_testkit::tools;
+use exposer_testkit::topology::{CLIENT_FAR, CLIENT_ON_LINK, Options, Topology};
+use exposer_testkit::traffic::{Client, Server};
+use nix::sys::signal::Signal;
+use serde_json::Value;
+
+use crate::args::Args;
+use crate::cluster::{self, Cluster};
+use crate::report;
+use crate::settings::{self, Route};
+use crate::view::{Counted, Status};
+
+/// How long anything of the control path may take before the demo calls it failed.
+pub const PATIENCE: Duration = Duration::from_secs(15);
+
+/// Everything that runs. The fields are dropped in their order: processes before the network that they stand in.
+pub struct Stage {
+    agent: Option<Process>,
+    edge: Option<Process>,
+    servers: Vec<Server>,
+    /// The Kubernetes API.
+    pub cluster: Cluster,
+    /// Namespaces and WireGuard.
+    pub network: Topology,
+    /// Bytes of each bulk transfer.
+    pub bulk: u64,
+    route: Option<Route>,
+    log_level: String,
+    addresses: BTreeSet<IpAddr>,
+    /// Names of the Services from the manifests.
+    examples: Vec<String>,
+}
+
+impl Stage {
+    /// Makes the network and the cluster, and exposes the Services of the manifests. Neither edge nor agent runs yet.
+    pub fn new(args: &Args) -> Result<Self> {
+        let manifests = args.manifests.clone().unwrap_or_else(default_manifests);
+        let services = cluster::services_of(&manifests)?;
+        report::step("making namespaces client, edge and home, and WireGuard between edge and home");
+        let network = Topology::new("demo", Options::default())?;
+        let (wireguard, folder) = (network.edge_wg.implementation(), network.folder().to_owned());
+        report::note(&format!(
+            "WireGuard: {wireguard}, first handshake done; logs in {}",
+            folder.display()
+        ));
+        write_token(&folder.join("token"))?;
+        let cluster = match &args.kubeconfig {
+            Some(path) => Cluster::real(path)?,
+            None => Cluster::embedded(&network.home, &folder)?,
+        };
+        report::note(&format!("Kubernetes API: {}", cluster.describe()));
+        let mut this = Self {
+            agent: None,
+            edge: None,
+            servers: Vec::new(),
+            cluster,
+            network,
+            bulk: args.megabytes.saturating_mul(1_000_000),
+            route: None,
+            log_level: args.log_level.clone(),
+            addresses: BTreeSet::new(),
+            examples: Vec::new(),
+        };
+        for service in services {
+            let name = this.expose(service)?;
+            this.examples.push(name);
+        }
+        report::note(&format!(
+            "Services of {}: {}",
+            manifests.display(),
+            this.examples.join(", ")
+        ));
+        Ok(this)
+    }
+
+    /// Sees to it that the edge runs with this datapath and the agent is connected.
+    pub fn on_path(&mut self, route: Route) -> Result<()> {
+        if self.route == Some(route) {
+            return self.wait_ready();
+        }
+        self.route = None;
+        if let Some(mut edge) = self.edge.take() {
+            report::note("stopping the edge, detaching its programs (exposer-edge cleanup)");
+            edge.end(Signal::SIGTERM, PATIENCE)?;
+            let mut command = self.edge_command(route)?;
+            tools::run(command.args(["cleanup", "--yes"]))?;
+        }
+        report::note(&format!(
+            "starting exposer-edge with EXPOSER_DATAPATH={}",
+            route.as_str()
+        ));
+        self.start_edge(route)?;
+        if self.agent.is_none() {
+            self.start_agent()?;
+        }
+        self.route = Some(route);
+        self.wait_ready()?;
+        for program in self.status()?.datapath.attachments {
+            report::note(&format!(
+                "{}: program attached by {}",
+                program.interface, program.rung
+            ));
+        }
+        Ok(())
+    }
+
+    /// Starts the edge daemon.
+    pub fn start_edge(&mut self, route: Route) -> Result<()> {
+        let mut command = self.edge_command(route)?;
+        command.arg("run");
+        self.edge = Some(Process::start(
+            "exposer-edge",
+            command,
+            &self.network.folder().join("edge.log"),
+        )?);
+        Ok(())
+    }
+
+    /// Starts the agent.
+    pub fn start_agent(&mut self) -> Result<()> {
+        let mut command = self.network.home.command(&binary("exposer-agent")?)?;
+        command.arg("run").envs(self.agent_settings());
+        self.agent = Some(Process::start(
+            "exposer-agent",
+            command,
+            &self.network.folder().join("agent.log"),
+        )?);
+        Ok(())
+    }
+
+    /// Kills the edge daemon with SIGKILL.
+    pub fn kill_edge(&mut self) -> Result<()> {
+        let mut edge = self.edge.take().context("the edge does not run")?;
+        edge.end(Signal::SIGKILL, PATIENCE).map(|_| ())
+    }
+
+    /// Kills the agent with SIGKILL.
+    pub fn kill_agent(&mut self) -> Result<()> {
+        let mut agent = self.agent.take().context("the agent does not run")?;
+        agent.end(Signal::SIGKILL, PATIENCE).map(|_| ())
+    }
+
+    /// Process id of the agent.
+    pub fn agent_pid(&self) -> Result<u32> {
+        self.agent
+            .as_ref()
+            .map(Process::pid)
+            .context("the agent does not run")
+    }
+
+    /// The edge's and the agent's processes, as far as they run.
+    pub fn processes(&self) -> impl Iterator<Item = &Process> {
+        self.edge.iter().chain(&self.agent)
+    }
+
+    /// The edge's environment variables.
+    pub fn edge_settings(&self, route: Route) -> Vec<(String, String)> {
+        settings::edge(
+            self.network.folder(),
+            self.network.bpffs.path(),
+            route,
+            &self.log_level,
+        )
+    }
+
+    fn agent_settings(&self) -> Vec<(String, String)> {
+        let kubeconfig = self.cluster.kubeconfig();
+        settings::agent(
+            self.network.folder(),
+            kubeconfig,
+            self.cluster.watched(),
+            &self.log_level,
+        )
+    }
+
+    fn edge_command(&self, route: Route) -> Result<Command> {
+        let mut command = self.network.edge.command(&binary("exposer-edge")?)?;
+        command.envs(self.edge_settings(route));
+        Ok(command)
+    }
+
+    /// Applies a Service and plays its pods. Returns its name.
+    pub fn expose(&mut self, service: Value) -> Result<String> {
+        let service = self.cluster.apply(service)?;
+        let text = |pointer: &str| {
+            service
+                .pointer(pointer)
+                .and_then(Value::as_str)
+                .map(str::to_owned)
+        };
+        let name = text("/metadata/name").context("the Service has no name")?;
+        let address: IpAddr = text("/spec/clusterIP")
+            .and_then(|address| address.parse().ok())
+            .with_context(|| format!("the Service {name} has no ClusterIP"))?;
+        if !self.addresses.insert(address) {
+            return Ok(name);
+        }
+        self.network.add_service_address(address)?;
+        for port in service
+            .pointer("/spec/ports")
+            .and_then(Value::as_array)
+            .into_iter()
+            .flatten()
+        {
+            let number = port
+                .get("port")
+                .and_then(Value::as_u64)
+                .and_then(|port| u16::try_from(port).ok());
+            let at = SocketAddr::new(address, number.context("a Service port that is no port")?);
+            let home: &Handle = &self.network.home;
+            let server = match port.get("protocol").and_then(Value::as_str) {
+                Some("UDP") => Server::udp(home, at, &name)?,
+                _ => Server::tcp(home, at, &name)?,
+            };
+            self.servers.push(server);
+        }
+        Ok(name)
+    }
+
+    /// Asks the daemon for its state.
+    pub fn status(&self) -> Result<Status> {
+        let mut command = self.edge_command(self.route.unwrap_or(Route::Kernel))?;
+        Status::parse(&tools::stdout(command.args(["status", "--output", "json"]))?)
+    }
+
+    /// What the flow table counts for a public port.
+    pub fn counted(&self, port: u16) -> Result<Counted> {
+        let mut command = self.edge_command(self.route.unwrap_or(Route::Kernel))?;
+        let port = port.to_string();
+        command.args(["flows", "--output", "json", "--limit", "0", "--port", &port]);
+        Counted::parse(&tools::stdout(&mut command)?)
+    }
+
+    /// Waits until the edge is ready, the agent connected, and every example Service answers on the row's path.
+    pub fn wait_ready(&mut self) -> Result<()> {
+        wait_until("the edge to be ready with the agent's Services", PATIENCE, || {
+            for process in self.edge.iter_mut().chain(&mut self.agent) {
+                process.alive()?;
+            }
+            let status = self.status()?;
+            let pid = self.edge.as_ref().map(Process::pid);
+            if Some(status.pid) != pid {
+                bail!(
+                    "process {} answers for the edge, not {pid:?} that the demo started",
+                    status.pid
+                );
+            }
+            if !status.not_ready.is_empty() {
+                bail!("the edge is not ready: {}", status.not_ready.join("; "));
+            }
+            if status.agents.iter().all(|agent| agent.peer.is_none()) {
+                bail!("no agent is connected");
+            }
+            self.check_path(&status)?;
+            for name in &self.examples {
+                self.check_service(&status, name)?;
+            }
+            Ok(())
+        })?;
+        Ok(())
+    }
+
+    fn check_path(&self, status: &Status) -> Result<()> {
+        let wanted = self.route.map_or("", Route::as_str);
+        if status.datapath.path.as_deref() != Some(wanted) {
+            let why = status
+                .datapath
+                .why_userspace
+                .as_deref()
+                .unwrap_or("no reason given");
+            bail!(
+                "the edge works on {:?}, not on {wanted}: {why}",
+                status.datapath.path
+            );
+        }
+        Ok(())
+    }
+
+    fn check_service(&self, status: &Status, name: &str) -> Result<()> {
+        let service = status
+            .service(self.cluster.namespace(), name)
+            .with_context(|| format!("the edge does not know the Service {name}"))?;
+        if let Some(refused) = &service.refused {
+            bail!("the Service {name} is refused: {}", refused.text);
+        }
+        for port in &service.ports {
+            if port.public_port.is_none() || port.path.as_deref() != self.route.map(Route::as_str) {
+                let why = port
+                    .refused
+                    .as_ref()
+                    .map_or("no reason given", |refused| &refused.text);
+                bail!(
+                    "{name} {}/{} answers on {:?}: {why}",
+                    port.requested,
+                    port.protocol,
+                    port.path
+                );
+            }
+        }
+        Ok(())
+    }
+
+    /// The public address where a Service's port answers on the row's path.
+    pub fn answering(&self, name: &str, requested: u16, protocol: &str) -> Result<SocketAddr> {
+        let what = format!("{name} {requested}/{protocol} to be published");
+        let (port, _) = wait_until(&what, PATIENCE, || {
+            let status = self.status()?;
+            self.check_service(&status, name)?;
+            let service = status.service(self.cluster.namespace(), name);
+            service
+                .and_then(|service| {
+                    service
+                        .ports
+                        .iter()
+                        .find(|port| port.requested == requested && port.protocol == protocol)
+                })
+                .and_then(|port| port.public_port)
+                .with_context(|| format!("{name} has no port {requested}/{protocol}"))
+        })?;
+        Ok(self.network.public(port))
+    }
+
+    /// A client behind the edge's gateway.
+    pub fn far_client(&self) -> Client {
+        Client::new(self.network.client.handle(), CLIENT_FAR)
+    }
+
+    /// A client on the edge's own link.
+    pub fn near_client(&self) -> Client {
+        Client::new(self.network.client.handle(), CLIENT_ON_LINK)
+    }
+
+    /// A pinned map of the edge.
+    pub fn pin(&self, map: &str) -> PathBuf {
+        let version = format!("v{}", exposer_common::names::LAYOUT_VERSION);
+        self.network.bpffs.path().join("exposer").join(version).join(map)
+    }
+}
+
+fn binary(name: &str) -> Result<String> {
+    Ok(project_binary(name)?.to_string_lossy().into_owned())
+}
+
+fn default_manifests() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../deploy/examples")
+}
+
+/// A fresh token of 32 random bytes in hexadecimal, readable by root alone.
+fn write_token(path: &Path) -> Result<()> {
+    use std::io::{Read as _, Write as _};
+    let mut bytes = [0_u8; 32];
+    fs::File::open("/dev/urandom")?
+        .read_exact(&mut bytes)
+        .context("cannot read /dev/urandom")?;
+    let text: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
+    let mut file = fs::File::options()
+        .write(true)
+        .create_new(true)
+        .mode(0o600)
+        .open(path)?;
+    file.write_all(text.as_bytes()).context("cannot write the token")
+}

@@ -2,7 +2,6 @@
 //!
 //! Each test runs in a namespace of its own thread, which is gone with the thread. Needs root.
 #![expect(
-    clippy::arithmetic_side_effects,
     clippy::expect_used,
     clippy::panic,
     clippy::unwrap_used,

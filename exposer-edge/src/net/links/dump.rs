@@ -176,10 +176,10 @@ fn route(message: &RouteMessage) -> Vec<Route> {
             RouteAttribute::Table(table) => route.table = *table,
             RouteAttribute::Priority(metric) => route.metric = *metric,
             RouteAttribute::Destination(RouteAddress::Inet(address)) => {
-                route.destination.address = (*address).into()
+                route.destination.address = (*address).into();
             }
             RouteAttribute::Destination(RouteAddress::Inet6(address)) => {
-                route.destination.address = (*address).into()
+                route.destination.address = (*address).into();
             }
             RouteAttribute::MultiPath(given) => hops = given,
             _ => {}

@@ -196,6 +196,15 @@ impl Config {
     }
 }
 
+/// Where to ask the daemon: an address as `--admin-addr` has it, loopback or not.
+///
+/// # Errors
+///
+/// When it is no address with a port.
+pub fn admin_address(text: &str) -> Result<SocketAddr, ConfigError> {
+    parse::admin_address(text, true)
+}
+
 /// The kernel's range of local ports, from `net.ipv4.ip_local_port_range`.
 ///
 /// # Errors

@@ -157,3 +157,92 @@ impl ReasonCount {
         }
     }
 }
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use exposer_common::model::ServiceId;
+    use exposer_common::proto::message::RefusalCode;
+
+    use super::*;
+
+    /// A status with something in every place.
+    pub(crate) fn example() -> Status {
+        let service = |namespace: &str, name: &str| ServiceRef {
+            agent: "default".into(),
+            id: ServiceId {
+                namespace: namespace.into(),
+                name: name.into(),
+            },
+        };
+        let port = PortStatus {
+            requested: 25_565,
+            protocol: Protocol::Tcp,
+            public_port: Some(25_565),
+            index: Some(3),
+            path: Some(Path::Kernel),
+            backend: Some("10.96.0.10:25565".parse().unwrap()),
+            refused: None,
+            stats: BindingStats {
+                flows: 12,
+                active: 2,
+                bytes_in: 1_234_567,
+                ..BindingStats::default()
+            },
+        };
+        let taken = Refusal {
+            code: RefusalCode::SubdomainTaken,
+            text: "the subdomain is taken".into(),
+        };
+        Status {
+            version: "0.1.0".into(),
+            pid: 4242,
+            started: 1_790_000_000,
+            not_ready: vec!["the tunnel interface wg0 is down; start it: wg-quick up wg0".into()],
+            agents: vec![AgentStatus {
+                name: "default".into(),
+                peer: Some("10.0.0.2:40000".parse().unwrap()),
+                since: 1_790_000_100,
+                expires: None,
+                software: "exposer-agent 0.1.0".into(),
+                revision: 7,
+                services: 2,
+            }],
+            services: vec![
+                ServiceStatus {
+                    service: service("games", "minecraft"),
+                    subdomain: "mc".into(),
+                    refused: None,
+                    ports: vec![port],
+                },
+                ServiceStatus {
+                    service: service("web", "late"),
+                    subdomain: "mc".into(),
+                    refused: Some(taken),
+                    ports: vec![],
+                },
+            ],
+            datapath: DatapathStatus {
+                configured: "auto".into(),
+                path: Some(Path::Kernel),
+                attachments: vec![Attachment {
+                    interface: "eth0".into(),
+                    program: "wan_ingress".into(),
+                    rung: "clsact".into(),
+                    note: Some("TCX needs Linux 6.6".into()),
+                }],
+                why_userspace: None,
+                flows: 2,
+                flow_slots: 393_216,
+            },
+            environment: Environment::default(),
+            reasons: vec![ReasonCount::new(Reason::ForwardHit, 900)],
+        }
+    }
+
+    #[test]
+    fn json_goes_there_and_back() {
+        let text = serde_json::to_string(&example()).unwrap();
+        assert_eq!(serde_json::from_str::<Status>(&text).unwrap(), example());
+        assert!(text.contains("\"path\":\"kernel\""), "{text}");
+    }
+}

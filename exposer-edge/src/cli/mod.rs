@@ -1,1 +1,5 @@
-//! To be written.
+//! The commands that a person runs beside the daemon. Exit statuses are in `exposer-edge --help`.
+
+pub mod client;
+pub mod output;
+pub mod status;

@@ -89,7 +89,7 @@ impl Process {
     pub fn alive(&mut self) -> Result<()> {
         match self.child.try_wait().context("cannot ask for a child's state")? {
             None => Ok(()),
-            Some(status) => bail!("{} has ended ({status})\n{}", self.name, self.tail()),
+            Some(status) => Err(Final(format!("{} has ended ({status})\n{}", self.name, self.tail())).into()),
         }
     }
 
@@ -185,11 +185,23 @@ impl Deadline {
     }
 }
 
+/// A failure that no waiting mends: [`wait_until`] ends with it at once.
+#[derive(Debug)]
+pub struct Final(pub String);
+
+impl std::fmt::Display for Final {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for Final {}
+
 /// Asks `probe` every 20 ms until it yields a value, and returns it with the time that it took.
 ///
 /// # Errors
 ///
-/// `patience` passed: the text says what was awaited and why the last probe failed.
+/// `patience` passed: the text says what was awaited and why the last probe failed; or a probe failed with [`Final`].
 pub fn wait_until<T>(
     what: &str,
     patience: Duration,
@@ -200,8 +212,9 @@ pub fn wait_until<T>(
         interrupt::check()?;
         match probe() {
             Ok(value) => return Ok((value, deadline.elapsed())),
+            Err(error) if error.is::<Final>() => return Err(error.context(format!("waiting for {what}"))),
             Err(error) if deadline.passed() => {
-                return Err(error.context(format!("waited {patience:?} in vain: {what}")));
+                return Err(error.context(format!("waited {patience:?} in vain for {what}")));
             }
             Err(_) => thread::sleep(Duration::from_millis(20)),
         }

@@ -197,6 +197,24 @@ impl Wireguard {
         self.make()
     }
 
+    /// Lets another prefix go to the first peer and come from it.
+    ///
+    /// # Errors
+    ///
+    /// The prefix is refused, or there is no peer.
+    pub fn allow(&mut self, prefix: &str) -> Result<()> {
+        let peer = self
+            .config
+            .peers
+            .first_mut()
+            .context("the interface has no peer")?;
+        peer.allowed_ips.push(',');
+        peer.allowed_ips.push_str(prefix);
+        let mut command = self.netns.command("wg")?;
+        command.args(["set", &self.config.interface, "peer", &peer.public_key]);
+        tools::run(command.args(["allowed-ips", &peer.allowed_ips])).map(|_| ())
+    }
+
     /// Waits for a handshake with every peer.
     ///
     /// # Errors

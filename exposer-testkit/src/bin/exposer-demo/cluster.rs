@@ -1,7 +1,9 @@
 //! The Kubernetes API that the agent watches: the embedded one, or a real cluster's by `kubectl`.
 
 use std::fs;
+use std::io::Write as _;
 use std::net::TcpListener;
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
@@ -9,9 +11,9 @@ use anyhow::{Context as _, Result, bail};
 use exposer_testkit::kube_api::KubeApi;
 use exposer_testkit::netns::Handle;
 use exposer_testkit::tools;
-use serde_json::Value;
+use serde_json::{Value, json};
 
-use crate::report;
+use crate::{relay, report};
 
 /// Where Services live.
 pub enum Cluster {
@@ -24,7 +26,9 @@ pub enum Cluster {
     },
     /// A real cluster, in a namespace of the demo's own.
     Real {
-        /// Given on the command line.
+        /// Given on the command line; for `kubectl`.
+        given: PathBuf,
+        /// The same cluster through the relay; for the agent.
         kubeconfig: PathBuf,
         /// Made by the demo, deleted at its end.
         namespace: String,
@@ -43,15 +47,26 @@ impl Cluster {
     }
 
     /// Uses the cluster of a kubeconfig, in a fresh namespace.
-    pub fn real(kubeconfig: &Path) -> Result<Self> {
-        tools::find("kubectl")?;
-        let kubeconfig = fs::canonicalize(kubeconfig)
-            .with_context(|| format!("cannot find the kubeconfig {}", kubeconfig.display()))?;
+    pub fn real(given: &Path, home: &Handle, folder: &Path) -> Result<Self> {
+        let given = fs::canonicalize(given)
+            .with_context(|| format!("cannot find the kubeconfig {}", given.display()))?;
+        let mut kubectl = Command::new(tools::find("kubectl")?);
+        kubectl.arg("--kubeconfig").arg(&given);
+        let text =
+            tools::stdout(kubectl.args(["config", "view", "--raw", "--flatten", "--minify", "-o", "json"]))?;
+        let mut config: Value =
+            serde_json::from_str(&text).context("`kubectl config view` printed no JSON")?;
+        relay::redirect(&mut config, |server| relay::start(home, server))?;
+        let kubeconfig = folder.join("kubeconfig");
+        write_private(&kubeconfig, &config.to_string())?;
         let this = Self::Real {
+            given,
             kubeconfig,
             namespace: format!("exposer-demo-{}", std::process::id()),
         };
-        tools::run(this.kubectl()?.args(["create", "namespace", this.namespace()]))
+        let namespace =
+            json!({ "apiVersion": "v1", "kind": "Namespace", "metadata": { "name": this.namespace() } });
+        this.apply_by_kubectl(&namespace)
             .context("the cluster does not let us make a namespace")?;
         Ok(this)
     }
@@ -105,20 +120,21 @@ impl Cluster {
     pub fn describe(&self) -> String {
         match self {
             Self::Embedded { api, .. } => format!("embedded API server on the home node ({})", api.address()),
-            Self::Real {
-                kubeconfig,
-                namespace,
-            } => {
-                format!("the cluster of {}, namespace {namespace}", kubeconfig.display())
+            Self::Real { given, namespace, .. } => {
+                format!("the cluster of {}, namespace {namespace}", given.display())
             }
         }
     }
 
     fn kubectl(&self) -> Result<Command> {
         let mut kubectl = Command::new(tools::find("kubectl")?);
+        let given = match self {
+            Self::Embedded { kubeconfig, .. } => kubeconfig,
+            Self::Real { given, .. } => given,
+        };
         kubectl
             .arg("--kubeconfig")
-            .arg(self.kubeconfig())
+            .arg(given)
             .arg("--request-timeout=10s");
         Ok(kubectl)
     }
@@ -126,7 +142,8 @@ impl Cluster {
     fn apply_by_kubectl(&self, service: &Value) -> Result<Value> {
         let mut kubectl = self.kubectl()?;
         let mut child = kubectl
-            .args(["apply", "-f", "-", "-o", "json"])
+            // The API server validates; kubectl's own validation needs more rights than the demo does.
+            .args(["apply", "--validate=false", "-f", "-", "-o", "json"])
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
@@ -158,6 +175,18 @@ impl Drop for Cluster {
             report::failure(&error.context(format!("the namespace {namespace} is left in the cluster")));
         }
     }
+}
+
+/// Writes a file that may hold credentials: readable by root alone.
+pub fn write_private(path: &Path, text: &str) -> Result<()> {
+    let mut file = fs::File::options()
+        .write(true)
+        .create_new(true)
+        .mode(0o600)
+        .open(path)
+        .with_context(|| format!("cannot write {}", path.display()))?;
+    file.write_all(text.as_bytes())
+        .with_context(|| format!("cannot write {}", path.display()))
 }
 
 /// The Services in the YAML files of a folder, in the order of file names.

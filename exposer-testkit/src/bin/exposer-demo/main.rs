@@ -7,6 +7,7 @@
 //! | `signals` | Ctrl-C and SIGTERM |
 //! | `stage` | the network, the processes and the Services; everything goes when it is dropped |
 //! | `cluster` | the Kubernetes API: embedded, or that of a kubeconfig |
+//! | `relay` | the agent's way to a real cluster |
 //! | `settings` | environment variables of the edge and the agent |
 //! | `view` | the JSON that `exposer-edge status` and `flows` print |
 //! | `cut` | cuts a TCP connection of another process |
@@ -16,6 +17,7 @@
 mod args;
 mod cluster;
 mod cut;
+mod relay;
 mod report;
 mod rows;
 mod settings;
@@ -77,7 +79,9 @@ fn run(stage: &mut Stage, row: &Row, report: &mut Report) {
     let measured = stage.on_path(row.path).and_then(|()| (row.run)(stage));
     if let Err(error) = &measured {
         report::failure(error);
-        report::logs(stage);
+        if !interrupt::raised() {
+            report::logs(stage);
+        }
     }
     report.add(row, measured, start.elapsed());
 }

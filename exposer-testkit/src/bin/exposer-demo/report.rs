@@ -30,7 +30,9 @@ impl Report {
             Ok(text) => (text, true),
             Err(error) => (first_line(&format!("{error:#}")), false),
         };
-        println!("    {} in {:.1} s: {text}", word(passed), took.as_secs_f64());
+        if passed {
+            println!("    pass in {:.1} s: {text}", took.as_secs_f64());
+        }
         self.rows
             .push((format!("{}\n{}", row.name, row.title), text, passed, took));
     }

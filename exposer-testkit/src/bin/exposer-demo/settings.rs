@@ -19,7 +19,16 @@ pub enum Route {
 }
 
 impl Route {
-    /// The value of `EXPOSER_DATAPATH`, and of `path` in the status.
+    /// The value of `EXPOSER_DATAPATH`. The kernel path is shown with the default, which falls back to userspace: a row
+    /// fails then, with the edge's reason.
+    pub const fn setting(self) -> &'static str {
+        match self {
+            Self::Kernel => "auto",
+            Self::Userspace => "userspace",
+        }
+    }
+
+    /// The value of `path` in the status.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Kernel => "kernel",
@@ -37,7 +46,7 @@ pub fn edge(folder: &Path, bpffs: &Path, path: Route, log_level: &str) -> Vec<(S
         ("EXPOSER_STATE_DIR", text(&folder.join("state"))),
         ("EXPOSER_BPFFS", text(&bpffs.join("exposer"))),
         ("EXPOSER_ADMIN_ADDR", ADMIN.to_owned()),
-        ("EXPOSER_DATAPATH", path.as_str().to_owned()),
+        ("EXPOSER_DATAPATH", path.setting().to_owned()),
         ("EXPOSER_LOG_LEVEL", log_level.to_owned()),
     ]
     .map(|(name, value)| (name.to_owned(), value))

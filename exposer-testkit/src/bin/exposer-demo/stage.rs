@@ -3,7 +3,6 @@
 use std::collections::BTreeSet;
 use std::fs;
 use std::net::{IpAddr, SocketAddr};
-use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
@@ -58,7 +57,7 @@ impl Stage {
         ));
         write_token(&folder.join("token"))?;
         let cluster = match &args.kubeconfig {
-            Some(path) => Cluster::real(path)?,
+            Some(path) => Cluster::real(path, &network.home, &folder)?,
             None => Cluster::embedded(&network.home, &folder)?,
         };
         report::note(&format!("Kubernetes API: {}", cluster.describe()));
@@ -86,29 +85,32 @@ impl Stage {
         Ok(this)
     }
 
-    /// Sees to it that the edge runs with this datapath and the agent is connected.
+    /// Sees to it that the edge runs with this datapath and the agent is connected, whatever the row before left.
     pub fn on_path(&mut self, route: Route) -> Result<()> {
-        if self.route == Some(route) {
-            return self.wait_ready();
-        }
-        self.route = None;
-        if let Some(mut edge) = self.edge.take() {
-            report::note("stopping the edge, detaching its programs (exposer-edge cleanup)");
-            edge.end(Signal::SIGTERM, PATIENCE)?;
+        if self.route.is_some_and(|before| before != route) {
+            report::note("stopping the edge and detaching its programs (exposer-edge cleanup)");
+            if let Some(mut edge) = self.edge.take() {
+                edge.end(Signal::SIGTERM, PATIENCE)?;
+            }
             let mut command = self.edge_command(route)?;
             tools::run(command.args(["cleanup", "--yes"]))?;
         }
-        report::note(&format!(
-            "starting exposer-edge with EXPOSER_DATAPATH={}",
-            route.as_str()
-        ));
-        self.start_edge(route)?;
-        if self.agent.is_none() {
+        self.route = Some(route);
+        let mut started = false;
+        if !runs(&mut self.edge) {
+            report::note(&format!(
+                "starting exposer-edge with EXPOSER_DATAPATH={}",
+                route.setting()
+            ));
+            self.start_edge(route)?;
+            started = true;
+        }
+        if !runs(&mut self.agent) {
+            report::note("starting exposer-agent");
             self.start_agent()?;
         }
-        self.route = Some(route);
         self.wait_ready()?;
-        for program in self.status()?.datapath.attachments {
+        for program in self.status()?.datapath.attachments.iter().filter(|_| started) {
             report::note(&format!(
                 "{}: program attached by {}",
                 program.interface, program.rung
@@ -350,6 +352,10 @@ impl Stage {
     }
 }
 
+fn runs(process: &mut Option<Process>) -> bool {
+    process.as_mut().is_some_and(|process| process.alive().is_ok())
+}
+
 fn binary(name: &str) -> Result<String> {
     Ok(project_binary(name)?.to_string_lossy().into_owned())
 }
@@ -360,16 +366,11 @@ fn default_manifests() -> PathBuf {
 
 /// A fresh token of 32 random bytes in hexadecimal, readable by root alone.
 fn write_token(path: &Path) -> Result<()> {
-    use std::io::{Read as _, Write as _};
+    use std::io::Read as _;
     let mut bytes = [0_u8; 32];
     fs::File::open("/dev/urandom")?
         .read_exact(&mut bytes)
         .context("cannot read /dev/urandom")?;
     let text: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
-    let mut file = fs::File::options()
-        .write(true)
-        .create_new(true)
-        .mode(0o600)
-        .open(path)?;
-    file.write_all(text.as_bytes()).context("cannot write the token")
+    cluster::write_private(path, &text)
 }

@@ -130,19 +130,28 @@ impl Topology {
         self.folder.path()
     }
 
-    /// Gives the home node a Service address, as kube-proxy would answer for it. Outside 10.96.0.0/16 (a cluster with
-    /// another range) the edge gets a route and WireGuard the prefix besides.
+    /// Gives the home node a Service address within 10.96.0.0/16, as kube-proxy would answer for it.
     ///
     /// # Errors
     ///
     /// It has it already.
-    pub fn add_service_address(&mut self, address: IpAddr) -> Result<()> {
+    pub fn add_service_address(&self, address: IpAddr) -> Result<()> {
+        self.home.ip(&format!("addr add {address}/32 dev lo")).map(|_| ())
+    }
+
+    /// As [`Self::add_service_address`], for an address of a cluster with any range: where it is outside 10.96.0.0/16,
+    /// the edge gets a route and WireGuard the prefix besides.
+    ///
+    /// # Errors
+    ///
+    /// It is there already.
+    pub fn add_any_service_address(&mut self, address: IpAddr) -> Result<()> {
         let usual = matches!(address, IpAddr::V4(v4) if v4.octets().starts_with(&[10, 96]));
         if !usual {
             self.edge.ip(&format!("route add {address} dev {TUNNEL}"))?;
             self.edge_wg.allow(&address.to_string())?;
         }
-        self.home.ip(&format!("addr add {address}/32 dev lo")).map(|_| ())
+        self.add_service_address(address)
     }
 
     /// A public socket address of the edge.

@@ -21,7 +21,7 @@ fn edge_client(topology: &Topology) -> Client {
 
 #[test]
 fn the_tunnel_carries_tcp_and_udp_and_everything_is_gone_afterwards() {
-    let mut topology = Topology::new("tunnel", Options::default()).unwrap();
+    let topology = Topology::new("tunnel", Options::default()).unwrap();
     topology.add_service_address(service(0).ip()).unwrap();
     let tcp = Server::tcp(&topology.home, service(8080), "web").unwrap();
     let udp = Server::udp(&topology.home, service(8080), "echo").unwrap();

@@ -210,7 +210,7 @@ impl Stage {
         if !self.addresses.insert(address) {
             return Ok(name);
         }
-        self.network.add_service_address(address)?;
+        self.network.add_any_service_address(address)?;
         for port in service
             .pointer("/spec/ports")
             .and_then(Value::as_array)

@@ -15,5 +15,6 @@ pub mod config;
 pub mod control;
 pub mod datapath;
 pub mod net;
+pub mod readiness;
 pub mod status;
 pub mod telemetry;

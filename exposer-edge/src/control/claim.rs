@@ -195,9 +195,6 @@ fn explain(taken: &Taken) -> (RefusalCode, String) {
             RefusalCode::PortMoved,
             format!("belongs to Service {} of agent {}", holder.id, holder.agent),
         ),
-        Taken::Reserved(owner) => (
-            RefusalCode::PortReserved,
-            format!("is used by the edge's own host ({owner})"),
-        ),
+        Taken::Reserved(owner) => (RefusalCode::PortReserved, format!("is {owner}")),
     }
 }

@@ -6,7 +6,7 @@
 //! | [`session`], [`snapshot`], [`tokens`] | one connection: handshake, order, limits, signs of life |
 //! | [`registry`], [`ports`], [`slots`], [`target`], [`claim`] | who has which subdomain, port, index, backend |
 //! | [`programming`], [`plan`], [`outcome`] | what the datapath was told, what is still to do, what agents are told |
-//! | [`agents`] | who is connected, what it was told, for how long it has been away |
+//! | [`agents`], [`view`] | who is connected, what it was told, for how long it has been away; for the status |
 //! | [`state_file`], [`zones`] | what survives a restart |
 
 pub mod agents;
@@ -25,4 +25,5 @@ pub mod snapshot;
 pub mod state_file;
 pub mod target;
 pub mod tokens;
+pub mod view;
 pub mod zones;

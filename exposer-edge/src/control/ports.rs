@@ -9,7 +9,8 @@ use exposer_common::model::Protocol;
 
 use crate::datapath::{BindingKey, ServiceRef};
 
-/// Ports that no Service may have, each with a text that says who has it (`sshd, pid 712`).
+/// Ports that no Service may have, each with a text that says why, to follow "port 22/tcp is": `in use by sshd, pid
+/// 712 on this host`.
 pub type ReservedPorts = BTreeMap<BindingKey, String>;
 
 /// Whose a public port is.

@@ -41,7 +41,7 @@ pub struct Served {
 pub struct Failure {
     /// For the person, with what to do.
     pub text: String,
-    /// Who has the port, where that is the reason.
+    /// Why the port can't be had, where another program has it: `in use by nginx, pid 7 on this host`.
     pub in_use_by: Option<String>,
 }
 

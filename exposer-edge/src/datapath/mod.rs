@@ -3,6 +3,8 @@
 //! A datapath is told *what is to be* ([`Binding`], [`Environment`]), never how. Every call is idempotent, so that the
 //! core can repeat itself after a failure, a restart or a netlink event.
 
+pub mod accelerator;
+pub mod combined;
 pub mod kernel;
 pub mod recording;
 pub mod userspace;

@@ -100,7 +100,7 @@ impl Datapath for RecordingDatapath {
         self.with(|record| {
             record
                 .calls
-                .push(Call::Environment(Box::new(environment.clone())))
+                .push(Call::Environment(Box::new(environment.clone())));
         });
         Ok(())
     }

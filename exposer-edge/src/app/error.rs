@@ -1,0 +1,62 @@
+//! Why the daemon can't start or go on.
+
+use std::path::PathBuf;
+
+use exposer_common::proto::auth::TokenError;
+use thiserror::Error;
+
+use crate::admin::AdminError;
+
+/// See the [module](self).
+#[derive(Debug, Error)]
+pub enum AppError {
+    /// The token file can't be read.
+    #[error(
+        "token file {path}: {source}; make one with: (umask 077; openssl rand -hex 32 > {path}), and give the agent \
+         the same token"
+    )]
+    TokenFile {
+        /// Which file.
+        path: PathBuf,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// The token file holds no token.
+    #[error("token file {path}: {source}")]
+    Token {
+        /// Which file.
+        path: PathBuf,
+        /// What is wrong with it.
+        source: TokenError,
+    },
+    /// Another edge works with the same state.
+    #[error(
+        "another exposer-edge holds {path}; stop it first (systemctl stop exposer-edge), or give this one its own \
+         --state-dir"
+    )]
+    Locked {
+        /// The lock file.
+        path: PathBuf,
+    },
+    /// The kernel path was demanded and can't be had.
+    #[error(
+        "the kernel path can't be used: {0}; run `exposer-edge check` for what is missing, or start with --datapath auto"
+    )]
+    Kernel(String),
+    /// The admin API can't listen.
+    #[error(transparent)]
+    Admin(#[from] AdminError),
+    /// All zone numbers are in use.
+    #[error(
+        "no zone number is left for interface {0}; remove old interface names from \"zones\" in the state file"
+    )]
+    Zones(String),
+    /// A signal handler or a thread can't be made.
+    #[error("{action}: {source}")]
+    System {
+        /// What was tried.
+        action: &'static str,
+        /// What the system said.
+        source: std::io::Error,
+    },
+}

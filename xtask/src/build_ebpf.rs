@@ -10,7 +10,8 @@ use crate::paths;
 use crate::toolchain::{Choice, TARGET, Toolchain};
 
 /// Options of the verb, which others share.
-#[derive(Clone, Debug, clap::Args)]
+#[derive(Clone, Debug, Default, clap::Args)]
+#[group(skip)] // clap names a group after the type, and the verbs' own options have the same name
 pub struct Options {
     /// Where the compiler and the linker of the kernel programs come from.
     #[arg(long, value_enum, default_value_t)]

@@ -1,15 +1,27 @@
 //! Entry point of the developer commands: one module for each verb, each with its own options and `run`.
 #![expect(
+    clippy::print_stdout,
     clippy::print_stderr,
     clippy::arithmetic_side_effects,
     reason = "this program's duty is to tell a person what it does; it counts files and tests, nothing else"
 )]
 
+mod build;
 mod build_ebpf;
 mod command;
+mod counts;
 mod debian;
+mod demo;
+mod dist;
+mod house;
+mod lint;
 mod paths;
+mod preflight;
+mod stamp;
+mod suites;
+mod test;
 mod toolchain;
+mod tools;
 
 use std::process::ExitCode;
 
@@ -21,6 +33,18 @@ use clap::Parser;
 enum Verb {
     /// Build the kernel programs into target/bpf/exposer-ebpf.o, with a toolchain that is provided where there is none.
     BuildEbpf(build_ebpf::Options),
+    /// Build the kernel programs, then the binaries that carry them.
+    Build(build::Options),
+    /// Run every test, also those that need root (this machine's kernel, namespaces, WireGuard), and count them.
+    Test(test::Options),
+    /// Check formatting, clippy for the host and for the kernel programs, docs, house rules and dependencies.
+    Lint(lint::Options),
+    /// Show the main job in namespaces of its own: client, edge and home, with real WireGuard and a Kubernetes API.
+    Demo(demo::Options),
+    /// Print where the programs come from that tests and demo call, providing those that are missing.
+    Tools,
+    /// Pack optimized binaries and the files of deploy/ into target/dist, with checksums.
+    Dist(dist::Options),
 }
 
 fn main() -> ExitCode {
@@ -36,5 +60,32 @@ fn main() -> ExitCode {
 fn run(verb: Verb) -> anyhow::Result<ExitCode> {
     match verb {
         Verb::BuildEbpf(options) => build_ebpf::run(&options),
+        Verb::Build(options) => build::run(&options),
+        Verb::Test(options) => test::run(&options),
+        Verb::Lint(options) => lint::run(&options),
+        Verb::Demo(options) => demo::run(&options),
+        Verb::Tools => tools::run(),
+        Verb::Dist(options) => dist::run(&options),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Verb::command().debug_assert();
+    }
+
+    #[test]
+    fn the_demonstrations_options_pass_through_unparsed() {
+        let verb = Verb::try_parse_from(["xtask", "demo", "--keep", "--kubeconfig", "/k", "--help"]).unwrap();
+        let Verb::Demo(options) = verb else {
+            panic!("{verb:?}")
+        };
+        assert_eq!(options.args, ["--keep", "--kubeconfig", "/k", "--help"]);
     }
 }

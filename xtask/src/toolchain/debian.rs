@@ -8,9 +8,7 @@ use super::{Toolchain, linker, pins, version_of};
 use crate::command::{note, step};
 use crate::debian::{Archive, MovedOn, Plan, Unpacked, Wanted};
 use crate::paths;
-
-/// Rises when what is put into the folder changes.
-const LAYOUT: u32 = 1;
+use crate::stamp::Stamp;
 
 /// Provides the toolchain in its folder; what is there from an earlier run and still fits is used as it is.
 ///
@@ -158,43 +156,6 @@ fn assemble(dir: &Path) -> Result<Toolchain> {
     })
 }
 
-/// The file that says that a folder is complete, and what for.
-struct Stamp {
-    file: PathBuf,
-    key: String,
-}
-
-impl Stamp {
-    /// The folder's path is part of the key: wrappers and bpf-linker hold it, so a moved folder is made again.
-    fn new(dir: &Path, versions: &[&str]) -> Self {
-        let key = format!(
-            "layout {LAYOUT}\n{}\n{}\n{}\n",
-            dir.display(),
-            std::env::consts::ARCH,
-            versions.join("\n")
-        );
-        Self {
-            file: dir.join("STAMP"),
-            key,
-        }
-    }
-
-    fn holds(&self) -> bool {
-        std::fs::read_to_string(&self.file).is_ok_and(|text| text == self.key)
-    }
-
-    fn clear(&self) -> Result<()> {
-        match std::fs::remove_file(&self.file) {
-            Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(error.into()),
-            _ => Ok(()),
-        }
-    }
-
-    fn set(&self) -> Result<()> {
-        std::fs::write(&self.file, &self.key).with_context(|| format!("can't write {}", self.file.display()))
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -226,19 +187,5 @@ mod tests {
                 .iter()
                 .any(|wanted| wanted.name == "llvm-23-dev")
         );
-    }
-
-    #[test]
-    fn a_stamp_holds_for_one_folder_and_one_set_of_versions() {
-        let dir = std::env::temp_dir().join(format!("xtask-stamp-{}", std::process::id()));
-        std::fs::create_dir_all(&dir).unwrap();
-        let stamp = Stamp::new(&dir, &["1", "2"]);
-        assert!(!stamp.holds());
-        stamp.clear().unwrap();
-        stamp.set().unwrap();
-        assert!(stamp.holds());
-        assert!(!Stamp::new(&dir, &["1", "3"]).holds());
-        assert_ne!(Stamp::new(Path::new("/elsewhere"), &["1", "2"]).key, stamp.key);
-        std::fs::remove_dir_all(&dir).unwrap();
     }
 }

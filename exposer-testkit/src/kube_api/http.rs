@@ -56,6 +56,7 @@ async fn answer(
         resource: target.resource.plural,
         namespace: target.namespace.clone(),
         name: target.name.clone(),
+        subresource: target.subresource.clone(),
         allowed: judged.is_ok(),
     });
     let outcome = judged.and_then(|()| match verb {

@@ -52,6 +52,8 @@ pub struct Request {
     pub namespace: Option<String>,
     /// Object name in the path, if any.
     pub name: Option<String>,
+    /// `status`, for example.
+    pub subresource: Option<String>,
     /// Whether credentials and RBAC let it through.
     pub allowed: bool,
 }

@@ -32,7 +32,7 @@ const fn resource(
 }
 
 /// Everything that is served.
-pub static RESOURCES: [Resource; 11] = [
+pub static RESOURCES: [Resource; 12] = [
     resource("", "v1", "services", "Service", true),
     resource("", "v1", "nodes", "Node", false),
     resource("", "v1", "namespaces", "Namespace", false),
@@ -40,6 +40,7 @@ pub static RESOURCES: [Resource; 11] = [
     resource("", "v1", "configmaps", "ConfigMap", true),
     resource("", "v1", "secrets", "Secret", true),
     resource("", "v1", "serviceaccounts", "ServiceAccount", true),
+    resource("", "v1", "persistentvolumeclaims", "PersistentVolumeClaim", true),
     resource("apps", "v1", "deployments", "Deployment", true),
     resource("discovery.k8s.io", "v1", "endpointslices", "EndpointSlice", true),
     resource("events.k8s.io", "v1", "events", "Event", true),

@@ -340,7 +340,9 @@ impl Services {
             }
         }
         let Some(snat_address) = self.snat_address else {
-            return unsupported("the tunnel interface has no IPv4 address to masquerade with".to_owned());
+            // Not "unsupported": it passes as soon as the tunnel is up.
+            let text = "the tunnel interface has no IPv4 address yet to masquerade with; is WireGuard up?";
+            return Err(DatapathError::Bpf(text.to_owned()));
         };
         Ok(ServiceEntry {
             backend: backend.ip().octets(),

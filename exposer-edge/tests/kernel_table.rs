@@ -1,0 +1,792 @@
+//! Packet in → verdict, reason and packet out: `wan_ingress` through `BPF_PROG_TEST_RUN`, in a namespace and a bpffs
+//! of the test's own. Each row is one packet against freshly made maps.
+#![expect(
+    clippy::arithmetic_side_effects,
+    clippy::indexing_slicing,
+    reason = "test code"
+)]
+
+mod packet;
+
+use std::collections::BTreeSet;
+
+use anyhow::{Context as _, Result, ensure};
+use aya::maps::lpm_trie::Key;
+use aya::programs::{TestRun as _, TestRunOptions};
+use exposer_common::flow::{Control, FlowKey};
+use exposer_common::link::{LinkEntry, NetKind};
+use exposer_common::names::PROG_WAN_INGRESS;
+use exposer_common::service::{L4Proto, PortMode, ServiceEntry, ServiceKey};
+use exposer_common::verdict::Reason;
+use exposer_edge::datapath::kernel::maps::{ConfigMaps, FlowMaps};
+use exposer_edge::datapath::kernel::{clock, load, object, table};
+use exposer_testkit::bpffs::Bpffs;
+use exposer_testkit::netns::Netns;
+use packet::{ACK, FIN, Frame, L4, RST, SYN, Seen, read};
+
+const PUBLIC: [u8; 4] = [44, 128, 0, 2];
+const SNAT: [u8; 4] = [10, 0, 0, 1];
+const BACKEND: [u8; 4] = [10, 96, 0, 10];
+const PORT: u16 = 25_565;
+
+/// `TC_ACT_UNSPEC`, as the program returns it.
+const PASS: u32 = u32::MAX;
+const DROP: u32 = 2;
+const REDIRECT: u32 = 7;
+
+/// The loaded program with its maps.
+struct Bench {
+    ebpf: aya::Ebpf,
+    maps: ConfigMaps,
+    flows: FlowMaps,
+    _bpffs: Bpffs,
+}
+
+/// What became of a packet.
+struct Out {
+    verdict: u32,
+    reasons: Vec<Reason>,
+    bytes: Vec<u8>,
+}
+
+impl Bench {
+    fn new() -> Result<Self> {
+        let bpffs = Bpffs::new("ktable")?;
+        let object = object::object().context(object::MISSING)?;
+        let mut ebpf = load::load(object, &bpffs.path().join("exposer"), 1, 2)?;
+        let (mut maps, flows) = (
+            ConfigMaps::from_object(&mut ebpf)?,
+            FlowMaps::from_object(&mut ebpf)?,
+        );
+        // Any index does: a test run yields the action without carrying it out.
+        maps.links.set(
+            1,
+            LinkEntry {
+                ifindex: 1,
+                mtu: 1500,
+                mss: 1460,
+                ..LinkEntry::default()
+            },
+            0,
+        )?;
+        maps.links.set(
+            2,
+            LinkEntry {
+                ifindex: 1,
+                mtu: 1420,
+                mss: 1380,
+                ..LinkEntry::default()
+            },
+            0,
+        )?;
+        maps.control.set(
+            0,
+            Control {
+                heartbeat: clock::now()?,
+                max_age: 60_000_000_000,
+            },
+            0,
+        )?;
+        for ([a, b, c, d], length, kind) in [
+            ([44, 128, 0, 0], 24, NetKind::OnLink),
+            ([44, 128, 0, 2], 32, NetKind::Own),
+            ([45, 0, 0, 0], 8, NetKind::Home),
+        ] {
+            maps.nets.insert(&Key::new(length, [a, b, c, d]), kind, 0)?;
+        }
+        let mut this = Self {
+            ebpf,
+            maps,
+            flows,
+            _bpffs: bpffs,
+        };
+        this.serve(1, 1024, 28_976)?;
+        Ok(this)
+    }
+
+    fn serve(&mut self, generation: u32, snat_first: u16, snat_count: u16) -> Result<()> {
+        for proto in [L4Proto::Tcp, L4Proto::Udp] {
+            let entry = ServiceEntry {
+                backend: BACKEND,
+                backend_port: 9000,
+                mode: PortMode::Masquerade,
+                egress_zone: 2,
+                snat_address: SNAT,
+                snat_first,
+                snat_count,
+                index: 5,
+                generation,
+            };
+            self.maps.services.insert(
+                ServiceKey {
+                    address: PUBLIC,
+                    port: PORT,
+                    proto,
+                    pad: 0,
+                },
+                entry,
+                0,
+            )?;
+            self.maps
+                .ports
+                .set(proto.port_slot(PORT), PortMode::Masquerade, 0)?;
+        }
+        Ok(())
+    }
+
+    fn run(&mut self, frame: &[u8]) -> Result<Out> {
+        let before = self.maps.reason_counts()?;
+        let mut bytes = vec![0_u8; frame.len() + 64];
+        let program = load::program(&mut self.ebpf, PROG_WAN_INGRESS)?;
+        let options = TestRunOptions {
+            data_in: Some(frame),
+            data_out: Some(&mut bytes),
+            ..TestRunOptions::default()
+        };
+        let result = program.test_run(options)?;
+        bytes.truncate(usize::try_from(result.data_size_out)?);
+        let count = |counts: &[(Reason, u64)], reason| {
+            counts.iter().find(|(r, _)| *r == reason).map_or(0, |(_, n)| *n)
+        };
+        let after = self.maps.reason_counts()?;
+        let reasons = after
+            .iter()
+            .filter(|(r, n)| *n > count(&before, *r))
+            .map(|(r, _)| *r)
+            .collect();
+        Ok(Out {
+            verdict: result.return_value,
+            reasons,
+            bytes,
+        })
+    }
+
+    fn expect(&mut self, what: &str, frame: &[u8], verdict: u32, reason: Reason) -> Result<Out> {
+        let out = self.run(frame)?;
+        ensure!(
+            out.verdict == verdict && out.reasons == [reason],
+            "{what}: verdict {} and {:?}, wanted {verdict} and {reason:?}",
+            out.verdict.cast_signed(),
+            out.reasons,
+        );
+        if verdict == PASS {
+            ensure!(out.bytes == frame, "{what}: a passed packet must be as it was");
+        }
+        Ok(out)
+    }
+
+    fn flow_count(&self) -> Result<(usize, usize)> {
+        Ok((
+            table::entries(&self.flows.flows)?.len(),
+            table::entries(&self.flows.replies)?.len(),
+        ))
+    }
+}
+
+/// Runs a test in a namespace of its own: socket look-ups of the program must see nothing of the host.
+fn in_namespace(test: impl FnOnce() -> Result<()> + Send) -> Result<()> {
+    Netns::new("ktable", "edge")?.run(test)
+}
+
+fn translated(out: &Out, frame: &Frame) -> Result<Seen> {
+    let seen = read(&out.bytes, 14);
+    ensure!(
+        seen.saddr == SNAT && seen.daddr == BACKEND && seen.dport == 9000,
+        "{seen:?}"
+    );
+    ensure!((1024..30_000).contains(&seen.sport), "SNAT port {}", seen.sport);
+    ensure!(seen.ttl == frame.ttl - 1, "one hop less to live: {seen:?}");
+    ensure!(seen.ip_ok && seen.l4_ok, "checksums: {seen:?}");
+    Ok(seen)
+}
+
+#[test]
+fn what_is_not_ours_passes_untouched() -> Result<()> {
+    in_namespace(|| {
+        let mut bench = Bench::new()?;
+        let syn = Frame::tcp(SYN);
+        let with = |change: &dyn Fn(&mut Frame)| {
+            let mut frame = syn.clone();
+            change(&mut frame);
+            frame.build()
+        };
+        let patched = |at: usize, value: u8| {
+            let mut bytes = syn.build();
+            bytes[at] = value;
+            bytes
+        };
+        let rows: Vec<(&str, Vec<u8>, Reason)> = vec![
+            ("another port", with(&|f| f.dport = 22), Reason::Unmanaged),
+            (
+                "another address",
+                with(&|f| f.daddr = [44, 128, 0, 3]),
+                Reason::NoService,
+            ),
+            ("ARP", patched(13, 6), Reason::NotIpv4),
+            (
+                "IPv6",
+                {
+                    let mut b = syn.build();
+                    b[12] = 0x86;
+                    b[13] = 0xdd;
+                    b
+                },
+                Reason::NotIpv4,
+            ),
+            (
+                "broadcast",
+                {
+                    let mut b = syn.build();
+                    b[..6].fill(0xff);
+                    b
+                },
+                Reason::NotForHost,
+            ),
+            ("multicast", patched(0, 1), Reason::NotForHost),
+            ("another station's frame", patched(5, 9), Reason::NotForHost),
+            ("ICMP", patched(14 + 9, 1), Reason::NotTcpUdp),
+            ("IPv4 options", patched(14, 0x46), Reason::IpOptions),
+            ("header length 4", patched(14, 0x44), Reason::Malformed),
+            ("version 6", patched(14, 0x65), Reason::Malformed),
+            (
+                "total length beyond the packet",
+                patched(14 + 2, 0x7f),
+                Reason::Truncated,
+            ),
+            (
+                "total length below the header",
+                {
+                    let mut b = syn.build();
+                    b[16] = 0;
+                    b[17] = 19;
+                    b
+                },
+                Reason::Malformed,
+            ),
+            ("first fragment", with(&|f| f.fragment = 0x2000), Reason::Fragment),
+            ("later fragment", with(&|f| f.fragment = 0x00b9), Reason::Fragment),
+            (
+                "TCP data offset 4",
+                patched(14 + 20 + 12, 0x40),
+                Reason::Malformed,
+            ),
+            (
+                "TCP data offset beyond the packet",
+                patched(14 + 20 + 12, 0xf0),
+                Reason::Malformed,
+            ),
+            (
+                "no SYN, no flow",
+                with(&|f| {
+                    f.l4 = L4::Tcp {
+                        flags: ACK,
+                        options: vec![],
+                    }
+                }),
+                Reason::NoFlow,
+            ),
+            (
+                "RST without a flow",
+                with(&|f| {
+                    f.l4 = L4::Tcp {
+                        flags: RST,
+                        options: vec![],
+                    }
+                }),
+                Reason::NoFlow,
+            ),
+            (
+                "SYN and ACK at once",
+                with(&|f| {
+                    f.l4 = L4::Tcp {
+                        flags: SYN | ACK,
+                        options: vec![],
+                    }
+                }),
+                Reason::NoFlow,
+            ),
+            (
+                "SYN and FIN at once",
+                with(&|f| {
+                    f.l4 = L4::Tcp {
+                        flags: SYN | FIN,
+                        options: vec![],
+                    }
+                }),
+                Reason::NoFlow,
+            ),
+            (
+                "private source",
+                with(&|f| f.saddr = [192, 168, 1, 1]),
+                Reason::SourceMartian,
+            ),
+            (
+                "loopback source",
+                with(&|f| f.saddr = [127, 0, 0, 1]),
+                Reason::SourceMartian,
+            ),
+            (
+                "documentation source",
+                with(&|f| f.saddr = [203, 0, 113, 9]),
+                Reason::SourceMartian,
+            ),
+            (
+                "multicast source",
+                with(&|f| f.saddr = [224, 0, 0, 5]),
+                Reason::SourceMartian,
+            ),
+            (
+                "source inside home",
+                with(&|f| f.saddr = [45, 1, 2, 3]),
+                Reason::SourceMartian,
+            ),
+            (
+                "our own source",
+                with(&|f| f.saddr = PUBLIC),
+                Reason::SourceMartian,
+            ),
+        ];
+        for (what, frame, reason) in rows {
+            bench.expect(what, &frame, PASS, reason)?;
+        }
+        let mut udp = Frame::udp(b"hello").build();
+        for length in [0_u8, 7, 14] {
+            udp[14 + 20 + 5] = length;
+            bench.expect("a UDP length that lies", &udp, PASS, Reason::Malformed)?;
+        }
+        ensure!(bench.flow_count()? == (0, 0), "nothing of this makes a flow");
+        Ok(())
+    })
+}
+
+#[test]
+fn every_truncation_passes_untouched() -> Result<()> {
+    in_namespace(|| {
+        let mut bench = Bench::new()?;
+        for frame in [Frame::tcp(SYN).build(), Frame::udp(b"hello").build()] {
+            // The kernel's test run itself refuses a frame without a byte behind the Ethernet header.
+            for length in 15..frame.len() {
+                let out = bench.run(&frame[..length])?;
+                ensure!(
+                    out.verdict == PASS,
+                    "{length} of {} bytes: verdict {}",
+                    frame.len(),
+                    out.verdict
+                );
+                ensure!(out.bytes == frame[..length], "{length} bytes were changed");
+            }
+        }
+        ensure!(bench.flow_count()? == (0, 0));
+        Ok(())
+    })
+}
+
+#[test]
+fn a_connection_is_translated_segment_by_segment() -> Result<()> {
+    in_namespace(|| {
+        let mut bench = Bench::new()?;
+        let syn = Frame::tcp(SYN);
+        let first = bench.expect("SYN", &syn.build(), REDIRECT, Reason::ForwardNew)?;
+        let seen = translated(&first, &syn)?;
+        ensure!(
+            seen.mss == Some(1380),
+            "the MSS is clamped to the tunnel: {seen:?}"
+        );
+        let again = bench.expect("SYN once more", &syn.build(), REDIRECT, Reason::ForwardHit)?;
+        ensure!(
+            translated(&again, &syn)?.sport == seen.sport,
+            "a retransmission keeps the SNAT port"
+        );
+        for (what, flags, payload) in [
+            ("ACK", ACK, &b""[..]),
+            ("data", ACK, b"odd"),
+            ("FIN", ACK | FIN, b""),
+            ("data after FIN", ACK, b"more"),
+            ("RST", RST, b""),
+        ] {
+            let frame = Frame {
+                payload: payload.to_vec(),
+                ..Frame::tcp(flags)
+            };
+            let out = bench.expect(what, &frame.build(), REDIRECT, Reason::ForwardHit)?;
+            ensure!(translated(&out, &frame)?.sport == seen.sport, "{what}");
+            ensure!(out.bytes.ends_with(payload), "{what}: payload unchanged");
+        }
+        ensure!(bench.flow_count()? == (1, 1), "one flow, both ways");
+        let (_, entry) = table::entries(&bench.flows.flows)?[0];
+        ensure!(
+            entry.packets == 7 && entry.tcp_flags == SYN | ACK | FIN | RST,
+            "{entry:?}"
+        );
+        Ok(())
+    })
+}
+
+#[test]
+fn mss_options_anywhere() -> Result<()> {
+    in_namespace(|| {
+        let mut bench = Bench::new()?;
+        let nops =
+            |before: usize, after: usize| [vec![1; before], vec![2, 4, 0x23, 0x28], vec![1; after]].concat();
+        let rows = [
+            ("first", nops(0, 0), Some(1380)),
+            ("odd offset", nops(1, 3), Some(1380)),
+            ("last of forty bytes", nops(36, 0), Some(1380)),
+            (
+                "behind timestamps",
+                [vec![1, 1, 8, 10, 0, 0, 0, 1, 0, 0, 0, 0], nops(0, 0)].concat(),
+                Some(1380),
+            ),
+            ("small enough", vec![2, 4, 0x02, 0x18], Some(536)),
+            ("none", vec![1, 1, 1, 1], None),
+            (
+                "behind the end of the list",
+                [vec![0, 0, 0, 0], nops(0, 0)].concat(),
+                Some(9000),
+            ),
+        ];
+        for (number, (what, options, mss)) in rows.into_iter().enumerate() {
+            let sport = 41_000 + u16::try_from(number)?;
+            let frame = Frame {
+                sport,
+                l4: L4::Tcp { flags: SYN, options },
+                ..Frame::tcp(SYN)
+            };
+            let out = bench.expect(what, &frame.build(), REDIRECT, Reason::ForwardNew)?;
+            let seen = translated(&out, &frame)?;
+            ensure!(seen.mss == mss, "{what}: {seen:?}");
+        }
+        Ok(())
+    })
+}
+
+#[test]
+fn udp_checksums_present_and_absent() -> Result<()> {
+    in_namespace(|| {
+        let mut bench = Bench::new()?;
+        for (sport, checksum, payload) in [
+            (50_000, true, &b"hello"[..]),
+            (50_001, false, b"hello"),
+            (50_002, true, b""),
+        ] {
+            let frame = Frame {
+                sport,
+                l4: L4::Udp { checksum },
+                ..Frame::udp(payload)
+            };
+            let out = bench.expect("UDP", &frame.build(), REDIRECT, Reason::ForwardNew)?;
+            translated(&out, &frame)?;
+            let absent = out.bytes[14 + 20 + 6..14 + 20 + 8] == [0, 0];
+            ensure!(
+                absent != checksum,
+                "an absent checksum stays absent, a present one present"
+            );
+        }
+        Ok(())
+    })
+}
+
+#[test]
+fn the_last_hop_is_dropped_and_counted() -> Result<()> {
+    in_namespace(|| {
+        let mut bench = Bench::new()?;
+        for ttl in [0, 1] {
+            let frame = Frame {
+                ttl,
+                ..Frame::tcp(SYN)
+            }
+            .build();
+            bench.expect("TTL", &frame, DROP, Reason::TtlExpired)?;
+        }
+        let frame = Frame {
+            ttl: 2,
+            ..Frame::tcp(SYN)
+        };
+        translated(&bench.run(&frame.build())?, &frame)?;
+        Ok(())
+    })
+}
+
+#[test]
+fn a_flow_is_never_passed_when_the_tunnel_is_gone() -> Result<()> {
+    in_namespace(|| {
+        let mut bench = Bench::new()?;
+        bench.expect("SYN", &Frame::tcp(SYN).build(), REDIRECT, Reason::ForwardNew)?;
+        bench.maps.links.set(
+            2,
+            LinkEntry {
+                mtu: 1420,
+                mss: 1380,
+                ..LinkEntry::default()
+            },
+            0,
+        )?;
+        bench.expect("data", &Frame::tcp(ACK).build(), DROP, Reason::TunnelDown)?;
+        Ok(())
+    })
+}
+
+#[test]
+fn without_a_living_daemon_only_existing_flows_go_on() -> Result<()> {
+    in_namespace(|| {
+        let mut bench = Bench::new()?;
+        bench.expect("SYN", &Frame::tcp(SYN).build(), REDIRECT, Reason::ForwardNew)?;
+        let long_ago = clock::now()?.saturating_sub(61_000_000_000).max(1);
+        bench.maps.control.set(
+            0,
+            Control {
+                heartbeat: long_ago,
+                max_age: 60_000_000_000,
+            },
+            0,
+        )?;
+        bench.expect("data", &Frame::tcp(ACK).build(), REDIRECT, Reason::ForwardHit)?;
+        let other = Frame {
+            sport: 40_001,
+            ..Frame::tcp(SYN)
+        };
+        bench.expect("another SYN", &other.build(), PASS, Reason::ControlStale)?;
+        let udp = Frame::udp(b"hello").build();
+        bench.expect("a datagram", &udp, PASS, Reason::ControlStale)?;
+        bench.maps.control.set(
+            0,
+            Control {
+                heartbeat: clock::now()?,
+                max_age: 60_000_000_000,
+            },
+            0,
+        )?;
+        bench.expect("its next one stays where it went", &udp, PASS, Reason::HandedOver)?;
+        bench.expect("the SYN again", &other.build(), REDIRECT, Reason::ForwardNew)?;
+        Ok(())
+    })
+}
+
+#[test]
+fn snat_ports_are_probed_unique_and_bounded() -> Result<()> {
+    in_namespace(|| {
+        let mut bench = Bench::new()?;
+        bench.serve(1, 2000, 8)?;
+        let mut ports = BTreeSet::new();
+        let mut exhausted = 0;
+        for number in 0..64 {
+            let frame = Frame {
+                sport: 42_000 + number,
+                ..Frame::tcp(SYN)
+            };
+            let out = bench.run(&frame.build())?;
+            if out.verdict == REDIRECT {
+                ensure!(
+                    ports.insert(read(&out.bytes, 14).sport),
+                    "a SNAT port was given twice"
+                );
+            } else {
+                ensure!(
+                    out.verdict == PASS && out.reasons == [Reason::SnatExhausted],
+                    "{:?}",
+                    out.reasons
+                );
+                exhausted += 1;
+            }
+        }
+        ensure!(ports.iter().all(|port| (2000..2008).contains(port)), "{ports:?}");
+        ensure!(
+            ports.len() == 8,
+            "sixteen probes find every one of eight ports: {ports:?}"
+        );
+        ensure!(
+            exhausted == 56 && bench.flow_count()? == (8, 8),
+            "nothing is left behind by a failed attempt"
+        );
+        Ok(())
+    })
+}
+
+#[test]
+fn a_lost_forward_entry_comes_back_on_the_same_port() -> Result<()> {
+    in_namespace(|| {
+        let mut bench = Bench::new()?;
+        let frame = Frame::udp(b"hello");
+        let first = translated(&bench.run(&frame.build())?, &frame)?;
+        let (key, _) = table::entries(&bench.flows.flows)?[0];
+        table::delete(&mut bench.flows.flows, &key)?;
+        let out = bench.expect("adopted", &frame.build(), REDIRECT, Reason::ForwardNew)?;
+        ensure!(translated(&out, &frame)?.sport == first.sport && bench.flow_count()? == (1, 1));
+        Ok(())
+    })
+}
+
+#[test]
+fn a_closed_tuple_opens_again_at_once() -> Result<()> {
+    in_namespace(|| {
+        let mut bench = Bench::new()?;
+        let syn = Frame::tcp(SYN);
+        let first = translated(&bench.run(&syn.build())?, &syn)?;
+        bench.run(&Frame::tcp(ACK | FIN).build())?;
+        let (reply_key, mut reply) = table::entries(&bench.flows.replies)?[0];
+        (reply.packets, reply.tcp_flags) = (9, SYN | ACK | FIN);
+        bench.flows.replies.insert(reply_key, reply, 0)?;
+        let again = bench.expect(
+            "SYN over a closed flow",
+            &syn.build(),
+            REDIRECT,
+            Reason::ForwardHit,
+        )?;
+        ensure!(translated(&again, &syn)?.sport == first.sport);
+        let (_, entry) = table::entries(&bench.flows.flows)?[0];
+        ensure!(
+            entry.tcp_flags == SYN,
+            "the old connection's flags are wiped: {entry:?}"
+        );
+
+        // The same over a closed flow whose service points elsewhere by now: it is made anew.
+        (reply.packets, reply.tcp_flags) = (9, SYN | ACK | RST);
+        bench.flows.replies.insert(reply_key, reply, 0)?;
+        bench.serve(2, 1024, 28_976)?;
+        bench.expect("SYN after a change", &syn.build(), REDIRECT, Reason::ForwardNew)?;
+        let (_, entry) = table::entries(&bench.flows.flows)?[0];
+        ensure!(
+            entry.generation == 2 && bench.flow_count()? == (1, 1),
+            "{entry:?}"
+        );
+        Ok(())
+    })
+}
+
+#[test]
+fn two_cpus_make_one_flow() -> Result<()> {
+    in_namespace(|| {
+        let mut bench = Bench::new()?;
+        for round in 0..200_u16 {
+            let frame = Frame {
+                sport: 43_000 + round,
+                ..Frame::udp(b"race")
+            }
+            .build();
+            let program: &aya::programs::SchedClassifier = load::program(&mut bench.ebpf, PROG_WAN_INGRESS)?;
+            let barrier = std::sync::Barrier::new(2);
+            let ports: Vec<u16> = std::thread::scope(|scope| {
+                let race = || {
+                    let mut out = vec![0_u8; 256];
+                    barrier.wait();
+                    let options = TestRunOptions {
+                        data_in: Some(&frame),
+                        data_out: Some(&mut out),
+                        ..TestRunOptions::default()
+                    };
+                    program
+                        .test_run(options)
+                        .map(|result| (result.return_value, read(&out, 14).sport))
+                };
+                let runs = [scope.spawn(race), scope.spawn(race)];
+                runs.into_iter()
+                    .map(|run| run.join().unwrap().unwrap())
+                    .map(|(verdict, port)| {
+                        assert_eq!(verdict, REDIRECT);
+                        port
+                    })
+                    .collect()
+            });
+            ensure!(ports[0] == ports[1], "round {round}: SNAT ports {ports:?}");
+        }
+        ensure!(
+            bench.flow_count()? == (200, 200),
+            "one entry each way for a flow: {:?}",
+            bench.flow_count()?
+        );
+        Ok(())
+    })
+}
+
+#[test]
+fn tuples_of_live_sockets_are_left_to_the_stack() -> Result<()> {
+    in_namespace(|| {
+        let mut bench = Bench::new()?;
+        let namespace = std::process::id();
+        let _ = namespace;
+        nix::sched::setns(
+            std::fs::File::open("/proc/thread-self/ns/net")?,
+            nix::sched::CloneFlags::CLONE_NEWNET,
+        )?;
+        // The public address and the client's, both on loopback: sockets between them own real tuples.
+        for command in [
+            "link set lo up",
+            "addr add 44.128.0.2/32 dev lo",
+            "addr add 44.128.7.7/32 dev lo",
+        ] {
+            let status = std::process::Command::new("ip")
+                .args(command.split(' '))
+                .status()?;
+            ensure!(status.success(), "ip {command}");
+        }
+        let listener = std::net::TcpListener::bind(("44.128.0.2", PORT))?;
+        bench.expect(
+            "listener only",
+            &Frame::tcp(SYN).build(),
+            REDIRECT,
+            Reason::ForwardNew,
+        )?;
+
+        let connect = |port: u16| -> Result<std::net::TcpStream> {
+            let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None)?;
+            socket.bind(&std::net::SocketAddr::from(([44, 128, 7, 7], port)).into())?;
+            socket.connect(&std::net::SocketAddr::from((PUBLIC, PORT)).into())?;
+            Ok(socket.into())
+        };
+        let client = connect(44_000)?;
+        let (server, _) = listener.accept()?;
+        let syn = Frame {
+            sport: 44_000,
+            ..Frame::tcp(SYN)
+        }
+        .build();
+        bench.expect("ESTABLISHED", &syn, PASS, Reason::OwnedBySocket)?;
+        // The server closes first, so TIME_WAIT is on its side: the tuple of the packet.
+        drop(server);
+        std::thread::sleep(std::time::Duration::from_millis(50));
+        drop(client);
+        std::thread::sleep(std::time::Duration::from_millis(50));
+        bench.expect("TIME_WAIT", &syn, REDIRECT, Reason::ForwardNew)?;
+
+        let unconnected = std::net::UdpSocket::bind(("44.128.0.2", PORT))?;
+        bench.expect(
+            "unconnected UDP socket",
+            &Frame::udp(b"x").build(),
+            REDIRECT,
+            Reason::ForwardNew,
+        )?;
+        unconnected.connect(("44.128.7.7", 45_000))?;
+        let frame = Frame {
+            sport: 45_000,
+            ..Frame::udp(b"x")
+        }
+        .build();
+        bench.expect("connected UDP socket", &frame, PASS, Reason::OwnedBySocket)?;
+        Ok(())
+    })
+}
+
+#[test]
+fn a_handed_over_client_stays_in_userspace() -> Result<()> {
+    in_namespace(|| {
+        let mut bench = Bench::new()?;
+        let key = FlowKey {
+            saddr: [44, 128, 7, 7],
+            daddr: PUBLIC,
+            sport: 40_000_u16.to_be_bytes(),
+            dport: PORT.to_be_bytes(),
+            proto: 17,
+            zone: 1,
+            pad: [0; 2],
+        };
+        let frame = Frame::udp(b"x").build();
+        bench.maps.handed.insert(key, clock::now()?, 0)?;
+        bench.expect("handed over", &frame, PASS, Reason::HandedOver)?;
+        bench
+            .maps
+            .handed
+            .insert(key, clock::now()?.saturating_sub(31_000_000_000), 0)?;
+        bench.expect("half a minute later", &frame, REDIRECT, Reason::ForwardNew)?;
+        Ok(())
+    })
+}

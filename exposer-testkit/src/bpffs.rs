@@ -25,22 +25,9 @@ impl Bpffs {
     /// No privilege, or a kernel without bpffs.
     pub fn new(test: &str) -> Result<Self> {
         sweep();
-        let folder = tempfile::Builder::new()
-            .prefix(&format!("xpo-{test}-bpffs-"))
-            .tempdir()
-            .context("cannot make a folder for a private bpffs")?
-            .keep();
-        let name = folder
-            .file_name()
-            .context("the folder has no name")?
-            .to_string_lossy()
-            .into_owned();
-        let claim = Claim::new(KIND, &name)?;
-        claim.note(&folder.to_string_lossy())?;
-        let this = Self {
-            path: folder,
-            _claim: claim,
-        };
+        let path = claim::folder(test)?;
+        let claim = Claim::of_folder(KIND, &path)?;
+        let this = Self { path, _claim: claim };
         mount(
             Some("bpf"),
             &this.path,
@@ -79,12 +66,7 @@ fn unmount(path: &Path) {
 /// Unmounts what dead runs of this crate left behind.
 fn sweep() {
     for left in claim::leftovers(KIND) {
-        let path = PathBuf::from(&left.note);
-        // The note is ours, but a file may be damaged: only a folder named as we name them is touched.
-        if path
-            .file_name()
-            .is_some_and(|name| name.to_string_lossy() == left.name && left.name.starts_with("xpo-"))
-        {
+        if let Some(path) = left.folder() {
             unmount(&path);
         }
         left.forget();

@@ -12,6 +12,22 @@ use anyhow::{Context as _, Result, bail};
 /// Where claims are kept. It is a tmpfs: a reboot takes both the claims and what they stand for.
 const ROOT: &str = "/run/exposer-testkit";
 
+/// What every folder of ours is called.
+const PREFIX: &str = "xpo-";
+
+/// Makes a temporary folder `xpo-TEST-…`, readable by its maker alone.
+///
+/// # Errors
+///
+/// The temporary folder cannot be written.
+pub fn folder(test: &str) -> Result<PathBuf> {
+    let folder = tempfile::Builder::new()
+        .prefix(&format!("{PREFIX}{test}-"))
+        .tempdir()
+        .context("cannot make a temporary folder")?;
+    Ok(folder.keep())
+}
+
 /// A mark that this process made something; removed when dropped.
 #[derive(Debug)]
 pub struct Claim {
@@ -78,6 +94,18 @@ impl Claim {
         Ok(claim)
     }
 
+    /// Claims a folder made by [`folder`]; its path is the note.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::new`].
+    pub fn of_folder(kind: &str, path: &Path) -> Result<Self> {
+        let name = path.file_name().context("a folder without a name")?;
+        let claim = Self::new(kind, &name.to_string_lossy())?;
+        claim.note(&path.to_string_lossy())?;
+        Ok(claim)
+    }
+
     /// Writes a note beside the claim, replacing the one before.
     ///
     /// # Errors
@@ -97,6 +125,17 @@ impl Drop for Claim {
 }
 
 impl Leftover {
+    /// The folder that was claimed, if the note is the path of one that [`folder`] makes: a damaged note must not lead
+    /// to somebody else's folder.
+    #[must_use]
+    pub fn folder(&self) -> Option<PathBuf> {
+        let path = PathBuf::from(&self.note);
+        let named = path
+            .file_name()
+            .is_some_and(|name| name.to_string_lossy() == self.name);
+        (named && self.name.starts_with(PREFIX) && path.is_absolute()).then_some(path)
+    }
+
     /// Forgets the mark, after what it stood for is gone.
     pub fn forget(self) {
         let _ = fs::remove_file(&self.path);

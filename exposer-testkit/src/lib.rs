@@ -12,6 +12,7 @@ pub mod interrupt;
 pub mod kube_api;
 pub mod netns;
 pub mod process;
+pub mod scratch;
 pub mod tools;
 pub mod topology;
 pub mod traffic;

@@ -23,6 +23,7 @@ use anyhow::{Context as _, Result};
 
 use crate::bpffs::Bpffs;
 use crate::netns::Netns;
+use crate::scratch::Scratch;
 use crate::tools;
 use crate::wireguard::{Config, Keys, Peer, SOCKETS, Wireguard};
 
@@ -79,7 +80,7 @@ pub struct Topology {
     pub home: Netns,
     /// Where the edge may pin.
     pub bpffs: Bpffs,
-    folder: tempfile::TempDir,
+    folder: Scratch,
 }
 
 impl Topology {
@@ -89,10 +90,7 @@ impl Topology {
     ///
     /// No privilege, a tool missing, or no handshake within 10 s.
     pub fn new(test: &str, options: Options) -> Result<Self> {
-        let folder = tempfile::Builder::new()
-            .prefix(&format!("xpo-{test}-"))
-            .tempdir()
-            .context("cannot make a folder for the test")?;
+        let folder = Scratch::new(test)?;
         let bpffs = Bpffs::new(test)?;
         let client = Netns::new(test, "client")?;
         let mut edge = Netns::new(test, "edge")?;

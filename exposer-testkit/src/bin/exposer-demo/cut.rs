@@ -95,4 +95,31 @@ mod tests {
         assert_eq!(inode_if_to(line, peer), Some("86114"));
         assert_eq!(inode_if_to(line, "10.0.0.1:9091".parse().unwrap()), None);
     }
+
+    #[test]
+    fn a_connection_is_cut_and_others_are_left_alone() {
+        use std::io::{Read as _, Write as _};
+        use std::net::{Ipv4Addr, TcpListener, TcpStream};
+
+        let netns = exposer_testkit::netns::Netns::new("cut", "one").unwrap();
+        let listen = || Ok(TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?);
+        let (one, other) = (netns.run(listen).unwrap(), netns.run(listen).unwrap());
+        let connect = |listener: &TcpListener| {
+            let address = listener.local_addr().unwrap();
+            let client = netns.run(|| Ok(TcpStream::connect(address)?)).unwrap();
+            (client, listener.accept().unwrap().0)
+        };
+        let ((mut client, _server), (mut spared, mut spared_server)) = (connect(&one), connect(&other));
+        let std::net::SocketAddr::V4(peer) = one.local_addr().unwrap() else {
+            panic!("v4 was bound")
+        };
+        assert_eq!(connections(&netns, std::process::id(), peer).unwrap(), 1);
+        assert_eq!(
+            client.read(&mut [0; 8]).unwrap(),
+            0,
+            "the cut connection has ended"
+        );
+        spared_server.write_all(b"alive").unwrap();
+        assert_eq!(spared.read(&mut [0; 8]).unwrap(), 5);
+    }
 }

@@ -230,3 +230,38 @@ async fn a_stopped_server_refuses_and_comes_back_with_its_data() {
             .is_empty()
     );
 }
+
+#[tokio::test]
+async fn events_are_seen_as_kubectl_describe_asks_for_them() {
+    let api = KubeApi::start_on_loopback().unwrap();
+    let stored = api.apply(&serde_json::json!({
+        "apiVersion": "v1", "kind": "Service", "metadata": { "name": "web", "namespace": "a" },
+        "spec": { "ports": [{ "port": 80 }] },
+    }));
+    let uid = stored
+        .unwrap()
+        .pointer("/metadata/uid")
+        .unwrap()
+        .as_str()
+        .unwrap()
+        .to_owned();
+    let event: k8s_openapi::api::events::v1::Event = serde_json::from_value(serde_json::json!({
+        "metadata": { "name": "web.1" }, "note": "told", "reason": "Why", "type": "Warning", "eventTime": null,
+        "regarding": { "kind": "Service", "namespace": "a", "name": "web", "uid": uid },
+    }))
+    .unwrap();
+    let client = client(&api).await;
+    let events = Api::<k8s_openapi::api::events::v1::Event>::namespaced(client.clone(), "a");
+    events
+        .create(&kube::api::PostParams::default(), &event)
+        .await
+        .unwrap();
+    let described = Api::<k8s_openapi::api::core::v1::Event>::namespaced(client, "a");
+    let about = |uid: &str| {
+        let fields = format!("involvedObject.kind=Service,involvedObject.name=web,involvedObject.uid={uid}");
+        ListParams::default().fields(&fields)
+    };
+    let seen = described.list(&about(&uid)).await.unwrap().items;
+    assert_eq!(seen.first().unwrap().message.as_deref(), Some("told"));
+    assert!(described.list(&about("another")).await.unwrap().items.is_empty());
+}

@@ -51,3 +51,19 @@ async fn a_cut_watch_is_resumed_where_it_stood() {
     );
     agent.stop().await;
 }
+
+#[tokio::test]
+async fn a_watch_that_is_refused_as_expired_begins_anew() {
+    let api = cluster();
+    api.refuse_expired_watches(true);
+    api.apply(&exposed("default/stays")).unwrap();
+    api.apply(&exposed("default/goes")).unwrap();
+    let mut agent = Agent::start(api).await;
+    agent.until_services(&["default/goes", "default/stays"]).await;
+    agent.api.stop().unwrap();
+    agent.api.delete("default", "goes").unwrap();
+    agent.api.compact();
+    agent.api.restart().unwrap();
+    agent.until_services(&["default/stays"]).await;
+    agent.stop().await;
+}

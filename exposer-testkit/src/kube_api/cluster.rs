@@ -1,5 +1,6 @@
 //! What a test does to the cluster behind the server's back, and what it asks about it.
 
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use anyhow::{Context, bail};
@@ -118,6 +119,12 @@ impl KubeApi {
     /// Time without an event after which a watch gets a bookmark (10 s from the start).
     pub fn set_bookmark_interval(&self, interval: Duration) {
         *lock(&self.shared.bookmarks) = interval;
+    }
+
+    /// Refuses an expired watch with HTTP status 410, as some proxies and older servers do, instead of telling it within
+    /// the watch.
+    pub fn refuse_expired_watches(&self, refuse: bool) {
+        self.shared.gone_at_once.store(refuse, Ordering::Relaxed);
     }
 
     /// From here on RBAC holds as the Roles and ClusterRoles in `manifests` say; see [`Access::enforce`](super::access::Access::enforce).

@@ -11,6 +11,7 @@ use axum::response::{IntoResponse, Response};
 use axum::{Json, Router};
 use serde_json::{Value, json};
 
+use super::core_events;
 use super::resource::{RESOURCES, Target};
 use super::select::Selector;
 use super::status::Refused;
@@ -60,6 +61,8 @@ async fn answer(
         allowed: judged.is_ok(),
     });
     let outcome = judged.and_then(|()| match verb {
+        "list" if core_events::is_view(target.resource) => list_core_events(&shared, &target, &parameters),
+        _ if core_events::is_view(target.resource) => Err(Refused::method()),
         "watch" => watch_objects(&shared, &target, &parameters),
         "list" => list(&shared, &target, &parameters),
         "get" => shared
@@ -101,6 +104,9 @@ fn watch_objects(
             .is_some_and(|value| value == "true"),
         timeout: Duration::from_secs(seconds.min(86_400)),
     };
+    if let (Start::After(revision), true) = (wish.start, shared.gone_at_once()) {
+        shared.store().since(revision).map(drop)?;
+    }
     let body = Body::from_stream(watch::serve(Arc::clone(shared), wish));
     Ok(([(header::CONTENT_TYPE, "application/json")], body).into_response())
 }
@@ -128,6 +134,17 @@ fn list(shared: &Shared, target: &Target, parameters: &Parameters) -> Result<Res
         "items": items,
     });
     Ok(Json(answer).into_response())
+}
+
+fn list_core_events(shared: &Shared, target: &Target, parameters: &Parameters) -> Result<Response, Refused> {
+    let selector = selector(target, parameters)?;
+    let store = shared.store();
+    let items = core_events::list(&store, &selector);
+    let metadata = json!({ "resourceVersion": store.revision().to_string() });
+    Ok(
+        Json(json!({ "kind": "EventList", "apiVersion": "v1", "metadata": metadata, "items": items }))
+            .into_response(),
+    )
 }
 
 fn write(shared: &Shared, target: &Target, verb: &str, body: &[u8]) -> Result<Response, Refused> {
@@ -199,6 +216,7 @@ fn fixed(path: &str) -> Option<Value> {
                     json!({
                         "name": resource.plural, "singularName": resource.kind.to_lowercase(),
                         "namespaced": resource.namespaced, "kind": resource.kind,
+                        "shortNames": if resource.short.is_empty() { vec![] } else { vec![resource.short] },
                         "verbs": ["get", "list", "watch", "create", "update", "patch", "delete"],
                     })
                 })

@@ -11,6 +11,7 @@
 //! | [`select`] | label and field selectors |
 //! | [`access`] | credentials and RBAC rules |
 //! | [`watch`] | the event stream of a watch |
+//! | [`core_events`] | Events as `kubectl describe` asks for them |
 //! | [`http`] | requests and answers |
 //! | [`status`] | refusals |
 //!
@@ -19,6 +20,7 @@
 
 pub mod access;
 pub mod cluster;
+pub mod core_events;
 pub mod defaults;
 pub mod http;
 pub mod resource;
@@ -28,6 +30,7 @@ pub mod status;
 pub mod store;
 pub mod watch;
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -65,6 +68,8 @@ pub struct Shared {
     access: Mutex<Access>,
     requests: Mutex<Vec<Request>>,
     bookmarks: Mutex<Duration>,
+    /// Whether an expired watch is refused as a request.
+    gone_at_once: AtomicBool,
     /// The newest revision; watches wake up by it.
     writes: tokio_watch::Sender<u64>,
     /// Rises when all watches are to be cut.
@@ -86,6 +91,10 @@ impl Shared {
 
     fn bookmark_interval(&self) -> Duration {
         *lock(&self.bookmarks)
+    }
+
+    fn gone_at_once(&self) -> bool {
+        self.gone_at_once.load(Ordering::Relaxed)
     }
 
     fn note(&self, request: Request) {

@@ -11,6 +11,8 @@ pub struct Resource {
     pub plural: &'static str,
     /// Name in manifests: `Service`.
     pub kind: &'static str,
+    /// What `kubectl` users type: `svc`; may be empty.
+    pub short: &'static str,
     /// Whether its objects live in namespaces.
     pub namespaced: bool,
 }
@@ -20,6 +22,7 @@ const fn resource(
     version: &'static str,
     plural: &'static str,
     kind: &'static str,
+    short: &'static str,
     namespaced: bool,
 ) -> Resource {
     Resource {
@@ -27,24 +30,41 @@ const fn resource(
         version,
         plural,
         kind,
+        short,
         namespaced,
     }
 }
 
 /// Everything that is served.
-pub static RESOURCES: [Resource; 12] = [
-    resource("", "v1", "services", "Service", true),
-    resource("", "v1", "nodes", "Node", false),
-    resource("", "v1", "namespaces", "Namespace", false),
-    resource("", "v1", "pods", "Pod", true),
-    resource("", "v1", "configmaps", "ConfigMap", true),
-    resource("", "v1", "secrets", "Secret", true),
-    resource("", "v1", "serviceaccounts", "ServiceAccount", true),
-    resource("", "v1", "persistentvolumeclaims", "PersistentVolumeClaim", true),
-    resource("apps", "v1", "deployments", "Deployment", true),
-    resource("discovery.k8s.io", "v1", "endpointslices", "EndpointSlice", true),
-    resource("events.k8s.io", "v1", "events", "Event", true),
-    resource("coordination.k8s.io", "v1", "leases", "Lease", true),
+pub static RESOURCES: [Resource; 13] = [
+    resource("", "v1", "services", "Service", "svc", true),
+    resource("", "v1", "nodes", "Node", "no", false),
+    resource("", "v1", "namespaces", "Namespace", "ns", false),
+    resource("", "v1", "pods", "Pod", "po", true),
+    resource("", "v1", "configmaps", "ConfigMap", "cm", true),
+    resource("", "v1", "secrets", "Secret", "", true),
+    resource("", "v1", "serviceaccounts", "ServiceAccount", "sa", true),
+    resource(
+        "",
+        "v1",
+        "persistentvolumeclaims",
+        "PersistentVolumeClaim",
+        "pvc",
+        true,
+    ),
+    resource("apps", "v1", "deployments", "Deployment", "deploy", true),
+    resource(
+        "discovery.k8s.io",
+        "v1",
+        "endpointslices",
+        "EndpointSlice",
+        "",
+        true,
+    ),
+    resource("events.k8s.io", "v1", "events", "Event", "ev", true),
+    // The view of core_events; after the real one, which a bare kind means.
+    resource("", "v1", "events", "Event", "ev", true),
+    resource("coordination.k8s.io", "v1", "leases", "Lease", "", true),
 ];
 
 impl Resource {

@@ -4,6 +4,16 @@ use serde_json::Value;
 
 use super::status::Refused;
 
+/// The fields that can be selected by.
+const FIELDS: [&str; 6] = [
+    "metadata.name",
+    "metadata.namespace",
+    "involvedObject.kind",
+    "involvedObject.name",
+    "involvedObject.namespace",
+    "involvedObject.uid",
+];
+
 /// The conditions of one list or watch; all must hold.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Selector {
@@ -13,7 +23,7 @@ pub struct Selector {
 
 impl Selector {
     /// Reads the parts of a request. Only equality is understood (`key=value`, `key==value`), and of the fields only
-    /// `metadata.name` and `metadata.namespace`.
+    /// name and namespace, and what an Event is about.
     ///
     /// # Errors
     ///
@@ -30,8 +40,9 @@ impl Selector {
         }
         for term in terms(fields) {
             let pointer = match equality(term)? {
-                ("metadata.name", value) => ("/metadata/name".to_owned(), value.to_owned()),
-                ("metadata.namespace", value) => ("/metadata/namespace".to_owned(), value.to_owned()),
+                (field, value) if FIELDS.contains(&field) => {
+                    (format!("/{}", field.replace('.', "/")), value.to_owned())
+                }
                 (other, _) => {
                     return Err(Refused::bad_request(format!(
                         "field label not supported: {other}"

@@ -1,6 +1,7 @@
 //! The handle of a server: start, stop, start again.
 
 use std::net::{SocketAddr, TcpListener};
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -37,6 +38,7 @@ impl KubeApi {
                 access: Mutex::default(),
                 requests: Mutex::default(),
                 bookmarks: Mutex::new(Duration::from_secs(10)),
+                gone_at_once: AtomicBool::new(false),
                 writes: watch::Sender::new(0),
                 drops: watch::Sender::new(0),
             }),

@@ -40,13 +40,12 @@ pub struct Cli {
 pub enum Command {
     /// Run the daemon: accept agents, open public ports, forward.
     Run(Box<Settings>),
-    /// Say what this machine offers for these settings, and what to do about what is missing.
-    Check(Box<CheckArgs>),
     /// Show agents, Services, ports and counters of the running daemon.
     Status(StatusArgs),
     /// Show the connections of the kernel path; works without the daemon.
     Flows(FlowsArgs),
-    /// Detach the programs from the interfaces and remove the pinned maps: ends every kernel-path connection.
+    /// Detach the programs from the interfaces and remove the pinned maps: ends every kernel-path connection. Stop the
+    /// daemon first (systemctl stop exposer-edge), else it attaches them again.
     Cleanup(CleanupArgs),
 }
 

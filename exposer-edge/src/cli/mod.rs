@@ -1,5 +1,7 @@
 //! The commands that a person runs beside the daemon. Exit statuses are in `exposer-edge --help`.
 
+pub mod cleanup;
 pub mod client;
+pub mod flows;
 pub mod output;
 pub mod status;

@@ -144,21 +144,14 @@ fn collect<'a>(
         let conditions: Vec<&Match> = above.iter().copied().chain(&rule.matches).collect();
         match &rule.verdict {
             Verdict::Translate => {
-                found.extend(
-                    ports_of(&conditions)
-                        .into_iter()
-                        .map(|(protocol, ports)| Redirected {
-                            protocol,
-                            ports,
-                            rule: format!(
-                                "table {} {}, chain {}: {}",
-                                table.family.as_str(),
-                                table.name,
-                                chain.name,
-                                rule.text
-                            ),
-                        }),
-                )
+                let (family, name) = (table.family.as_str(), &table.name);
+                let place = format!("table {family} {name}, chain {}: {}", chain.name, rule.text);
+                let ports = ports_of(&conditions).into_iter();
+                found.extend(ports.map(|(protocol, ports)| Redirected {
+                    protocol,
+                    ports,
+                    rule: place.clone(),
+                }));
             }
             Verdict::Jump(target) | Verdict::Goto(target) if depth < DEEPEST => {
                 if let Some(called) = table.chain(target) {

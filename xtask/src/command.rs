@@ -23,6 +23,8 @@ pub struct Cmd {
     program: OsString,
     args: Vec<OsString>,
     env: Vec<(OsString, Option<OsString>)>,
+    /// Variables that are removed without being printed: a person's own shell does not have them.
+    forget: Vec<OsString>,
     dir: Option<PathBuf>,
 }
 
@@ -33,13 +35,22 @@ impl Cmd {
             program: program.as_ref().to_owned(),
             args: Vec::new(),
             env: Vec::new(),
+            forget: Vec::new(),
             dir: None,
         }
     }
 
     /// The cargo that runs this program: never rustup's proxy, so no toolchain file captures or installs anything.
+    ///
+    /// What cargo told this program about itself is removed: some build scripts watch such variables, and their crates
+    /// would be built again whenever a person changes between `cargo` and `cargo xtask`.
     pub fn cargo() -> Self {
-        Self::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()))
+        let mut cmd = Self::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+        cmd.forget = std::env::vars_os()
+            .map(|(key, _)| key)
+            .filter(|key| is_of_cargo_run(key))
+            .collect();
+        cmd
     }
 
     /// Adds an argument.
@@ -128,6 +139,9 @@ impl Cmd {
     pub fn build(&self) -> Command {
         let mut command = Command::new(&self.program);
         command.args(&self.args);
+        for key in &self.forget {
+            command.env_remove(key);
+        }
         for (key, value) in &self.env {
             match value {
                 Some(value) => command.env(key, value),
@@ -168,6 +182,21 @@ impl fmt::Display for Cmd {
         }
         Ok(())
     }
+}
+
+/// Whether cargo sets this variable for a program that it runs (cargo reference, "environment variables").
+fn is_of_cargo_run(key: &OsStr) -> bool {
+    let key = key.to_string_lossy();
+    ["CARGO_PKG_", "CARGO_MANIFEST_"]
+        .iter()
+        .any(|prefix| key.starts_with(prefix))
+        || [
+            "CARGO_CRATE_NAME",
+            "CARGO_BIN_NAME",
+            "CARGO_PRIMARY_PACKAGE",
+            "OUT_DIR",
+        ]
+        .contains(&&*key)
 }
 
 /// A word as a shell needs it.
@@ -263,6 +292,22 @@ mod tests {
             "{error}"
         );
         assert!(error.contains("out\n") && error.contains("err\n"), "{error}");
+    }
+
+    #[test]
+    fn only_what_cargo_run_sets_is_forgotten() {
+        for (key, forgotten) in [
+            ("CARGO_PKG_NAME", true),
+            ("CARGO_MANIFEST_DIR", true),
+            ("CARGO_HOME", false),
+            ("PATH", false),
+        ] {
+            assert_eq!(is_of_cargo_run(OsStr::new(key)), forgotten, "{key}");
+        }
+        assert!(
+            Cmd::cargo().forget.iter().any(|key| key == "CARGO_PKG_NAME"),
+            "cargo test sets it too"
+        );
     }
 
     #[test]

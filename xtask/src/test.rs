@@ -47,9 +47,13 @@ pub fn run(options: &Options) -> Result<ExitCode> {
     } else {
         everything(options, &path)?
     };
+    let nothing = counts == Counts::default();
+    if nothing && let Some(filter) = &options.filter {
+        note(format_args!("no test's name contains `{filter}`"));
+    }
     // The last line, on standard output, in this very form: scripts read it.
     println!("{counts}");
-    Ok(if counts.failed == 0 {
+    Ok(if counts.failed == 0 && !nothing {
         ExitCode::SUCCESS
     } else {
         ExitCode::FAILURE

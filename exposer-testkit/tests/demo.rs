@@ -1,4 +1,6 @@
 //! The demo cleans up after itself: after Ctrl-C, after SIGTERM, and what a killed one left is swept by the next.
+//!
+//! Needs root.
 #![expect(clippy::unwrap_used, reason = "test code")]
 
 use std::path::Path;

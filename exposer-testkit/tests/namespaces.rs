@@ -1,4 +1,6 @@
 //! Namespaces are made, hold what runs in them, and are gone afterwards, also after a panic and after a killed run.
+//!
+//! Needs root.
 
 use std::path::Path;
 use std::time::Duration;

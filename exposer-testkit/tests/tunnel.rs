@@ -1,4 +1,6 @@
 //! The standard topology: WireGuard carries packets, traffic is judged byte by byte, and wg0 can go and come back.
+//!
+//! Needs root.
 #![expect(clippy::unwrap_used, reason = "test code")]
 
 use std::net::SocketAddr;

@@ -133,8 +133,9 @@ async fn accept(listener: Arc<TcpListener>, served: Arc<Served>, stop: Cancellat
     }
 }
 
-/// What to do about errors of accept(2): they never end a listener.
-struct Trouble {
+/// What to do about errors of accept(2), and of receiving on a public UDP socket: they never end a listener.
+#[derive(Debug)]
+pub struct Trouble {
     pause: Duration,
     count: u64,
     reported: Option<Instant>,
@@ -153,7 +154,7 @@ impl Default for Trouble {
 impl Trouble {
     /// How long to wait before the next accept; none where the error was of that one connection (accept(2) lists the
     /// network errors that are to be taken like `EAGAIN`).
-    fn meet(&mut self, error: &io::Error, key: BindingKey) -> Option<Duration> {
+    pub fn meet(&mut self, error: &io::Error, key: BindingKey) -> Option<Duration> {
         let lack = matches!(
             error.raw_os_error().map(Errno::from_raw),
             Some(Errno::EMFILE | Errno::ENFILE | Errno::ENOBUFS | Errno::ENOMEM)
@@ -184,7 +185,7 @@ impl Trouble {
                 component = "userspace",
                 port = key.port,
                 protocol = %key.protocol,
-                action = "accept failed",
+                action = "accepting failed",
                 failures = self.count,
                 %error,
                 hint = if lack { "raise LimitNOFILE of the service, or lower the caps" } else { "" },

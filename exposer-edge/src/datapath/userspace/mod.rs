@@ -11,10 +11,11 @@ mod served;
 mod settings;
 mod stats;
 mod tcp;
+mod udp;
 
 use std::collections::BTreeMap;
-use std::net::IpAddr;
-use std::sync::Arc;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use exposer_common::model::{ClientIp, Protocol};
@@ -28,18 +29,33 @@ use self::limits::Limits;
 use self::listener::TcpEndpoint;
 use self::served::{Context, Served};
 pub use self::settings::UserspaceSettings;
+pub use self::stats::UserspaceStats;
 use self::tcp::splice::PipePool;
+use self::udp::UdpEndpoint;
+use self::udp::io::UdpIo;
+use self::udp::table::SessionTable;
 use super::{Binding, BindingKey, BindingStats, Datapath, DatapathError, Removal};
 use crate::net::environment::Environment;
 
 /// How often a port that can't be bound is reported by [`Datapath::tick`].
 const REPORT_EVERY: Duration = Duration::from_secs(60);
 
+/// A public socket.
+#[derive(Debug)]
+enum Endpoint {
+    /// Held for its `Drop`, which closes it.
+    Tcp { _listener: TcpEndpoint },
+    /// Also asked for its socket.
+    Udp(UdpEndpoint),
+}
+
 /// One binding with its sockets.
 #[derive(Debug)]
 struct Port {
     served: Arc<Served>,
-    endpoints: BTreeMap<IpAddr, TcpEndpoint>,
+    /// UDP only: empty for TCP.
+    sessions: Arc<SessionTable>,
+    endpoints: BTreeMap<IpAddr, Endpoint>,
     /// When a missing address was last reported.
     reported: Option<Instant>,
 }
@@ -51,6 +67,8 @@ pub struct UserspaceDatapath {
     context: Arc<Context>,
     addresses: Vec<IpAddr>,
     ports: BTreeMap<BindingKey, Port>,
+    /// UDP sockets that were let go of and may still be held by a task for a moment.
+    closing: Closing,
 }
 
 impl UserspaceDatapath {
@@ -74,6 +92,7 @@ impl UserspaceDatapath {
             context: Arc::new(context),
             addresses: Vec::new(),
             ports: BTreeMap::new(),
+            closing: BTreeMap::new(),
         }
     }
 
@@ -95,26 +114,82 @@ impl UserspaceDatapath {
         }
     }
 
-    fn open(port: &mut Port, address: IpAddr) -> Result<(), DatapathError> {
-        let key = port.served.key;
-        let socket = listener::bind(key, address)?;
-        let endpoint = TcpEndpoint::start(socket, &port.served).map_err(|source| DatapathError::System {
-            action: format!("could not watch the socket of {key} on {address}"),
-            source,
-        })?;
-        port.endpoints.insert(address, endpoint);
-        Ok(())
+    /// The live UDP sessions of `key`, as (client, public address), sorted: the kernel path leaves these clients here
+    /// when it takes the port over (DESIGN §2, hand-over).
+    #[must_use]
+    pub fn live_udp_clients(&self, key: BindingKey) -> Vec<(SocketAddr, SocketAddr)> {
+        let sessions = self.ports.get(&key).map(|port| port.sessions.clients());
+        let keys = sessions.unwrap_or_default().into_iter();
+        keys.map(|session| (session.client, session.public)).collect()
     }
 
-    /// Opens what is missing on `port`. All addresses are tried; the first error is returned.
-    fn complete(addresses: &[IpAddr], port: &mut Port) -> Result<(), DatapathError> {
+    /// What failed on `key`, by kind.
+    #[must_use]
+    pub fn detail(&self, key: BindingKey) -> Option<UserspaceStats> {
+        self.ports.get(&key).map(|port| port.served.counters.detail())
+    }
+}
+
+/// UDP sockets on their way to be closed.
+type Closing = BTreeMap<(BindingKey, IpAddr), Weak<UdpIo>>;
+
+impl Port {
+    /// Opens what is missing of `addresses`. All are tried; the first error is returned.
+    fn complete(&mut self, addresses: &[IpAddr], closing: &mut Closing) -> Result<(), DatapathError> {
         let mut outcome = Ok(());
         for address in addresses {
-            if !port.endpoints.contains_key(address) {
-                outcome = outcome.and(Self::open(port, *address));
+            if !self.endpoints.contains_key(address) {
+                outcome = outcome.and(self.open(*address, closing));
             }
         }
         outcome
+    }
+
+    fn open(&mut self, address: IpAddr, closing: &mut Closing) -> Result<(), DatapathError> {
+        let key = self.served.key;
+        let present = closing
+            .remove(&(key, address))
+            .and_then(|socket| socket.upgrade());
+        let endpoint = if let Some(io) = present {
+            Endpoint::Udp(UdpEndpoint::resume(io, address, &self.served, &self.sessions))
+        } else {
+            let socket = listener::bind(key, address)?;
+            let started = match key.protocol {
+                Protocol::Tcp => TcpEndpoint::start(socket, &self.served)
+                    .map(|listener| Endpoint::Tcp { _listener: listener }),
+                Protocol::Udp => {
+                    UdpEndpoint::start(socket, address, &self.served, &self.sessions).map(Endpoint::Udp)
+                }
+            };
+            started.map_err(|source| DatapathError::System {
+                action: format!("could not serve {key} on {address}"),
+                source,
+            })?
+        };
+        self.endpoints.insert(address, endpoint);
+        Ok(())
+    }
+
+    /// Closes the sockets of all addresses that are not in `keep`, at once.
+    fn close(&mut self, keep: &[IpAddr], closing: &mut Closing) {
+        let key = self.served.key;
+        self.endpoints.retain(|address, endpoint| {
+            let stays = keep.contains(address);
+            if let Endpoint::Udp(udp) = endpoint
+                && !stays
+            {
+                closing.insert((key, *address), udp.socket());
+            }
+            stays
+        });
+    }
+
+    /// How long connections go on after this route is over: UDP sessions end at once (DESIGN §5).
+    fn drain(&self, removal: Removal) -> Duration {
+        match self.served.key.protocol {
+            Protocol::Tcp => removal.drain,
+            Protocol::Udp => Duration::ZERO,
+        }
     }
 }
 
@@ -131,14 +206,15 @@ fn check(binding: &Binding) -> Result<(), DatapathError> {
             "client-ip transparent needs the kernel path; the userspace path can only masquerade (client-ip snat) or \
              send a PROXY protocol header (client-ip proxy-v1 or proxy-v2)"
         }
-        (ClientIp::Auto | ClientIp::Snat, Protocol::Udp) => "the userspace path does not forward UDP yet",
         (ClientIp::ProxyV1, Protocol::Udp) => {
             "PROXY protocol version 1 has no form for UDP; use client-ip snat"
         }
         (ClientIp::ProxyV2, Protocol::Udp) => {
             "client-ip proxy-v2 is not built for UDP yet; use client-ip snat for this port"
         }
-        (_, Protocol::Tcp) => return Ok(()),
+        (ClientIp::Auto | ClientIp::Snat, _) | (ClientIp::ProxyV1 | ClientIp::ProxyV2, Protocol::Tcp) => {
+            return Ok(());
+        }
     };
     Err(DatapathError::Unsupported(text.into()))
 }
@@ -166,14 +242,15 @@ impl Datapath for UserspaceDatapath {
             );
             Port {
                 served: Arc::new(Served::new(Arc::clone(&self.context), binding)),
+                sessions: Arc::default(),
                 endpoints: BTreeMap::new(),
                 reported: None,
             }
         });
         if let Some(before) = port.served.change(binding) {
-            before.end_after(removal.drain);
+            before.end_after(port.drain(removal));
         }
-        let outcome = Self::complete(&self.addresses, port);
+        let outcome = port.complete(&self.addresses, &mut self.closing);
         if outcome.is_err() {
             self.remove(key, removal)?;
         }
@@ -182,11 +259,11 @@ impl Datapath for UserspaceDatapath {
 
     fn remove(&mut self, key: BindingKey, removal: Removal) -> Result<(), DatapathError> {
         let _runtime = self.runtime.enter();
-        if let Some(port) = self.ports.remove(&key) {
+        if let Some(mut port) = self.ports.remove(&key) {
             let route = port.served.route();
             // The sockets first: from here on nothing is accepted.
-            drop(port);
-            route.end_after(removal.drain);
+            port.close(&[], &mut self.closing);
+            route.end_after(port.drain(removal));
             info!(
                 component = "userspace",
                 service = %route.binding.service,
@@ -205,19 +282,20 @@ impl Datapath for UserspaceDatapath {
         for port in self.ports.values_mut() {
             port.endpoints
                 .retain(|address, _| self.addresses.contains(address));
-            outcome = outcome.and(Self::complete(&self.addresses, port));
+            outcome = outcome.and(port.complete(&self.addresses, &mut self.closing));
         }
         outcome
     }
 
     fn tick(&mut self) -> Result<(), DatapathError> {
         let _runtime = self.runtime.enter();
+        self.closing.retain(|_, socket| socket.strong_count() > 0);
         let mut outcome = Ok(());
         for port in self.ports.values_mut() {
             if port.endpoints.len() == self.addresses.len() {
                 continue;
             }
-            let completed = Self::complete(&self.addresses, port);
+            let completed = port.complete(&self.addresses, &mut self.closing);
             if completed.is_err() && port.reported.is_none_or(|at| at.elapsed() >= REPORT_EVERY) {
                 port.reported = Some(Instant::now());
                 outcome = outcome.and(completed);

@@ -2,9 +2,11 @@
 
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
+use serde::Serialize;
+
 use crate::datapath::BindingStats;
 
-/// Why a connection or session failed. The order is that of [`Counters::failures`].
+/// Why a connection or session failed: the index of its counter.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Failure {
     /// The backend refused.
@@ -17,6 +19,23 @@ pub enum Failure {
     SourceCap,
     /// The system refused a socket or another resource.
     System,
+}
+
+/// What [`BindingStats::failed`] is made of, and what UDP lost.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct UserspaceStats {
+    /// Backends that refused.
+    pub refused: u64,
+    /// Backends that did not answer in time, or a tunnel that was down.
+    pub timeouts: u64,
+    /// Connections and sessions over the cap of the Service.
+    pub over_service_cap: u64,
+    /// Connections and sessions over the cap of their source.
+    pub over_source_cap: u64,
+    /// Descriptors or memory that the system refused.
+    pub system: u64,
+    /// Datagrams that found no session or a full socket buffer.
+    pub dropped_datagrams: u64,
 }
 
 /// Number of kinds of [`Failure`].
@@ -80,18 +99,21 @@ impl Counters {
         }
     }
 
-    /// How often `failure` happened.
+    /// The kinds of failures apart.
     #[must_use]
-    pub fn failures(&self, failure: Failure) -> u64 {
-        self.failures
-            .get(failure as usize)
-            .map_or(0, |counter| counter.load(Relaxed))
-    }
-
-    /// Datagrams dropped so far.
-    #[must_use]
-    pub fn dropped_datagrams(&self) -> u64 {
-        self.dropped.load(Relaxed)
+    pub fn detail(&self) -> UserspaceStats {
+        let count = |failure: Failure| {
+            let counter = self.failures.get(failure as usize);
+            counter.map_or(0, |counter| counter.load(Relaxed))
+        };
+        UserspaceStats {
+            refused: count(Failure::Refused),
+            timeouts: count(Failure::Timeout),
+            over_service_cap: count(Failure::ServiceCap),
+            over_source_cap: count(Failure::SourceCap),
+            system: count(Failure::System),
+            dropped_datagrams: self.dropped.load(Relaxed),
+        }
     }
 
     /// The numbers as the trait wants them.

@@ -57,6 +57,7 @@ async fn attempts(
     let by = |span: Duration| began.checked_add(span).unwrap_or(began);
     let (deadline, patience) = (by(settings.connect_timeout), by(settings.refused_retry));
     let mut pause = FIRST_PAUSE;
+    let mut byte = [0; 1];
     loop {
         let dialled = timeout_at(deadline, dial(backend, settings.tunnel.as_deref())).await;
         let error = match dialled {
@@ -74,10 +75,12 @@ async fn attempts(
             Kind::Refused if next > patience || has_spoken(client) => {
                 return Err(DialError::Failed(Failure::Refused, error));
             }
+            // `peek`, not `readable`: the runtime takes an accepted socket for readable until a read says otherwise.
             Kind::Refused => tokio::select! {
                 () = sleep_until(next) => {}
-                _ = client.readable() => {}
+                _ = client.peek(&mut byte) => {}
             },
+            Kind::Reset => return Err(DialError::Failed(Failure::Refused, error)),
             Kind::Local => return Err(DialError::Failed(Failure::System, error)),
             Kind::NotReady if next > deadline => return Err(DialError::Failed(Failure::Timeout, error)),
             Kind::NotReady => sleep_until(next).await,
@@ -91,6 +94,8 @@ async fn attempts(
 enum Kind {
     /// The backend's host answers, nobody listens.
     Refused,
+    /// It accepted and hung up before the dial was over.
+    Reset,
     /// The way there is not up: worth waiting for.
     NotReady,
     /// This process or host is out of something: waiting holds even more of it.
@@ -99,7 +104,8 @@ enum Kind {
 
 fn kind(error: &io::Error) -> Kind {
     match error.raw_os_error().map(Errno::from_raw) {
-        Some(Errno::ECONNREFUSED | Errno::ECONNRESET) => Kind::Refused,
+        Some(Errno::ECONNREFUSED) => Kind::Refused,
+        Some(Errno::ECONNRESET | Errno::EPIPE) => Kind::Reset,
         Some(Errno::EMFILE | Errno::ENFILE | Errno::ENOBUFS | Errno::ENOMEM | Errno::EAFNOSUPPORT) => {
             Kind::Local
         }

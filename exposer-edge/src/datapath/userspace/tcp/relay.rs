@@ -255,11 +255,12 @@ async fn splice(
     meter: &Meter<'_>,
 ) -> Spliced {
     loop {
-        // The readiness of the source stays set: the copying loop asks `recv` next, which also steps over urgent data,
-        // in front of which splice(2) reports "would block" for ever.
+        // Where splice(2) finds nothing, the copying loop asks read(2) next, whose word on the end of the stream counts:
+        // in front of urgent data splice(2) says "would block" for ever, or 0 when a FIN waits behind it. read(2) steps
+        // over it.
         tokio::task::consume_budget().await;
         match pipe.fill(source) {
-            Ok(0) => return Spliced::Ended(Ended::Eof),
+            Ok(0) => return Spliced::Dry,
             Ok(_) => {}
             Err(SpliceError::Unfit) => return Spliced::Unfit,
             Err(SpliceError::Io(error)) if error.kind() == io::ErrorKind::WouldBlock => return Spliced::Dry,

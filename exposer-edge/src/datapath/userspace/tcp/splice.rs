@@ -86,12 +86,13 @@ impl Pipe<'_> {
         self.held
     }
 
-    /// Moves what `source` has into the pipe, up to the pipe's size. `Ok(0)` is the end of the stream.
+    /// Moves what `source` has into the pipe, up to the pipe's size. `Ok(0)` is the end of the stream, or TCP urgent
+    /// data with the end somewhere behind it: ask `read` which.
     ///
     /// # Errors
     ///
     /// See [`SpliceError`]. `WouldBlock` with an empty pipe means that splice(2) finds nothing to take, which is also
-    /// so in front of TCP urgent data: ask `recv` as well.
+    /// so in front of urgent data.
     pub fn fill(&mut self, source: impl AsFd) -> Result<usize, SpliceError> {
         let Some((_, end)) = &self.ends else { return Ok(0) };
         let flags = SpliceFFlags::SPLICE_F_MOVE | SpliceFFlags::SPLICE_F_NONBLOCK;

@@ -2,6 +2,8 @@
 
 use std::io::ErrorKind;
 use std::net::{IpAddr, SocketAddr};
+use std::os::fd::OwnedFd;
+use std::process::{Child, Command};
 
 use exposer_common::model::Protocol;
 use exposer_edge::datapath::userspace::UserspaceDatapath;
@@ -10,14 +12,31 @@ use tokio::net::{TcpStream, UdpSocket};
 
 use crate::support::{AT_ONCE, Edge, PUBLIC, binding, environment, free_port, settings, tcp_backend, within};
 
-fn expect_in_use(error: DatapathError, port: u16) {
+/// Another program that holds a socket: it is its standard input.
+struct Holder(Child);
+
+impl Holder {
+    fn of(socket: impl Into<OwnedFd>) -> Self {
+        let child = Command::new("sleep").arg("60").stdin(socket.into()).spawn();
+        Self(child.expect("sleep(1) starts"))
+    }
+}
+
+impl Drop for Holder {
+    fn drop(&mut self) {
+        self.0.kill().unwrap();
+        self.0.wait().unwrap();
+    }
+}
+
+fn expect_in_use(error: DatapathError, port: u16, holder: &Holder) {
     let text = error.to_string();
     let DatapathError::PortInUse { key, address, owner } = error else {
         panic!("{text}")
     };
     assert_eq!((key.port, address), (port, PUBLIC.parse::<IpAddr>().unwrap()));
     assert!(
-        owner.contains(&format!("pid {}", std::process::id())),
+        owner == format!(" (sleep, pid {})", holder.0.id()),
         "owner {owner:?}"
     );
 }
@@ -27,6 +46,7 @@ async fn a_port_of_another_program_is_refused_by_name() {
     for wildcard in [PUBLIC, "0.0.0.0"] {
         let other = std::net::TcpListener::bind((wildcard, 0)).unwrap();
         let port = other.local_addr().unwrap().port();
+        let holder = Holder::of(other);
         let mut datapath = UserspaceDatapath::new(settings());
         datapath
             .set_environment(&environment(&["127.0.0.4", PUBLIC]))
@@ -34,7 +54,7 @@ async fn a_port_of_another_program_is_refused_by_name() {
         let wanted = binding(port, Protocol::Tcp, "127.0.0.3:1".parse().unwrap());
         let error = datapath.upsert(&wanted, AT_ONCE).unwrap_err();
         if wildcard == PUBLIC {
-            expect_in_use(error, port);
+            expect_in_use(error, port, &holder);
             // Nothing is left behind on the address that was free.
             assert!(TcpStream::connect(("127.0.0.4", port)).await.is_err());
         }
@@ -42,11 +62,12 @@ async fn a_port_of_another_program_is_refused_by_name() {
     }
     let other = UdpSocket::bind((PUBLIC, 0)).await.unwrap();
     let port = other.local_addr().unwrap().port();
+    let holder = Holder::of(other.into_std().unwrap());
     let mut datapath = UserspaceDatapath::new(settings());
     datapath.set_environment(&environment(&[PUBLIC])).unwrap();
     let wanted = binding(port, Protocol::Udp, "127.0.0.3:1".parse().unwrap());
-    expect_in_use(datapath.upsert(&wanted, AT_ONCE).unwrap_err(), port);
-    drop(other);
+    expect_in_use(datapath.upsert(&wanted, AT_ONCE).unwrap_err(), port, &holder);
+    drop(holder);
     datapath.upsert(&wanted, AT_ONCE).unwrap();
 }
 

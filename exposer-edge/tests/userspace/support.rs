@@ -149,15 +149,3 @@ pub fn abort(stream: TcpStream) {
         .unwrap();
     drop(stream);
 }
-
-/// Open descriptors of this process.
-pub fn descriptors() -> usize {
-    std::fs::read_dir("/proc/self/fd").unwrap().count()
-}
-
-/// Resident memory of this process in KiB.
-pub fn resident_kib() -> usize {
-    let status = std::fs::read_to_string("/proc/self/status").unwrap();
-    let line = status.lines().find(|line| line.starts_with("VmRSS:")).unwrap();
-    line.split_whitespace().nth(1).unwrap().parse().unwrap()
-}

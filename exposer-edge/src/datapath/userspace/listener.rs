@@ -41,7 +41,7 @@ pub fn bind(key: BindingKey, address: IpAddr) -> Result<Socket, DatapathError> {
             DatapathError::PortInUse {
                 key,
                 address,
-                owner: super::owner::owner_of(local, key.protocol)
+                owner: crate::net::listeners::owner_of(local, key.protocol)
                     .map(|owner| format!(" ({owner})"))
                     .unwrap_or_default(),
             }

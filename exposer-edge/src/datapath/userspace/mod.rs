@@ -5,7 +5,6 @@
 
 mod limits;
 mod listener;
-mod owner;
 mod proxy;
 mod served;
 mod settings;

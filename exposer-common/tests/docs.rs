@@ -25,7 +25,11 @@ fn rows(text: &str, name_at: usize) -> Vec<(String, Vec<String>)> {
                 .split('|')
                 .map(|cell| cell.trim().to_owned())
                 .collect();
-            let name = cells.get(name_at)?.strip_prefix('`')?.strip_suffix('`')?.to_owned();
+            let name = cells
+                .get(name_at)?
+                .strip_prefix('`')?
+                .strip_suffix('`')?
+                .to_owned();
             Some((name, cells))
         })
         .collect()
@@ -124,13 +128,21 @@ fn every_map_stands_with_its_shape() {
     for ((name, cells), (map, key, value, entries)) in rows.iter().zip(shapes) {
         assert_eq!(name, map);
         if let Some(key) = key {
-            assert!(cells[2].contains(&format!(", {key} B")), "{name}: key {key} B, not {:?}", cells[2]);
+            assert!(
+                cells[2].contains(&format!(", {key} B")),
+                "{name}: key {key} B, not {:?}",
+                cells[2]
+            );
         }
         let value_text = match value {
             8 => "`u64`".to_owned(),
             bytes => format!(", {bytes} B"),
         };
-        assert!(cells[3].contains(&value_text), "{name}: value {value} B, not {:?}", cells[3]);
+        assert!(
+            cells[3].contains(&value_text),
+            "{name}: value {value} B, not {:?}",
+            cells[3]
+        );
         assert_eq!(cells[4], grouped(entries), "{name}: entries");
     }
 }
@@ -161,10 +173,19 @@ fn links_lead_somewhere() {
             if file.contains("://") {
                 continue;
             }
-            assert!(file.is_empty() || root.join(file).exists(), "{name} links to {file}, which is not there");
+            assert!(
+                file.is_empty() || root.join(file).exists(),
+                "{name} links to {file}, which is not there"
+            );
             if file.is_empty() {
-                let found = text.lines().filter(|line| line.starts_with('#')).any(|line| slug(line) == anchor);
-                assert!(found, "{name} links to its own heading #{anchor}, which is not there");
+                let found = text
+                    .lines()
+                    .filter(|line| line.starts_with('#'))
+                    .any(|line| slug(line) == anchor);
+                assert!(
+                    found,
+                    "{name} links to its own heading #{anchor}, which is not there"
+                );
             }
         }
     }

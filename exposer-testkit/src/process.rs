@@ -8,7 +8,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail};
-use nix::sys::signal::{Signal, kill};
+use nix::sys::signal::{SigSet, Signal, kill};
 use nix::unistd::Pid;
 
 use crate::interrupt;
@@ -42,6 +42,12 @@ impl Process {
                 .open(log)
                 .with_context(|| format!("cannot open the log {}", log.display()))
         };
+        // SAFETY: between fork and exec the closure makes one system call, on a value of its own.
+        unsafe {
+            // The standard library lets a child inherit the signals that its parent blocks (the demo blocks SIGTERM to
+            // wait for it on one thread): a daemon that inherits them would never hear of its end.
+            command.pre_exec(|| Ok(SigSet::empty().thread_set_mask()?));
+        }
         let child = command
             // A group of its own: Ctrl-C in a terminal reaches us alone, and we end it in order.
             .process_group(0)
@@ -197,7 +203,10 @@ impl std::fmt::Display for Final {
 
 impl std::error::Error for Final {}
 
-/// Asks `probe` every 20 ms until it yields a value, and returns it with the time that it took.
+/// The longest pause between two probes of [`wait_until`].
+const LONGEST_PAUSE: Duration = Duration::from_millis(20);
+
+/// Asks `probe` again and again, first every millisecond, later every 20, until it yields a value, and returns it with the time that it took.
 ///
 /// # Errors
 ///
@@ -208,6 +217,7 @@ pub fn wait_until<T>(
     mut probe: impl FnMut() -> Result<T>,
 ) -> Result<(T, Duration)> {
     let deadline = Deadline::after(patience);
+    let mut pause = Duration::from_millis(1);
     loop {
         interrupt::check()?;
         match probe() {
@@ -216,7 +226,10 @@ pub fn wait_until<T>(
             Err(error) if deadline.passed() => {
                 return Err(error.context(format!("waited {patience:?} in vain for {what}")));
             }
-            Err(_) => thread::sleep(Duration::from_millis(20)),
+            Err(_) => {
+                thread::sleep(pause);
+                pause = pause.saturating_mul(2).min(LONGEST_PAUSE);
+            }
         }
     }
 }

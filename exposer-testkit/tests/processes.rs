@@ -69,3 +69,21 @@ fn a_missing_binary_says_how_to_build_it() {
     let error = project_binary("exposer-nothing").unwrap_err().to_string();
     assert!(error.contains("cargo build"), "{error}");
 }
+
+#[test]
+fn a_child_hears_signals_that_its_parent_blocks() {
+    let folder = tempfile::tempdir().unwrap();
+    let parent = std::thread::spawn(move || {
+        let mut set = nix::sys::signal::SigSet::empty();
+        set.add(Signal::SIGTERM);
+        set.thread_block().unwrap();
+        let mut process = shell("echo ready; exec sleep 60", &folder.path().join("log"));
+        wait_until("the shell", Duration::from_secs(5), || {
+            anyhow::ensure!(process.log().contains("ready"));
+            Ok(())
+        })
+        .unwrap();
+        process.end(Signal::SIGTERM, Duration::from_secs(5)).unwrap();
+    });
+    parent.join().unwrap();
+}

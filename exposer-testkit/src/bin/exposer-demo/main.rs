@@ -79,7 +79,7 @@ fn run(stage: &mut Stage, row: &Row, report: &mut Report) {
     let measured = stage.on_path(row.path).and_then(|()| (row.run)(stage));
     if let Err(error) = &measured {
         report::failure(error);
-        if !interrupt::raised() {
+        if !interrupt::raised() && !report.failed_alike(error) {
             report::logs(stage);
         }
     }

@@ -37,6 +37,14 @@ impl Report {
             .push((format!("{}\n{}", row.name, row.title), text, passed, took));
     }
 
+    /// Whether the row before failed for the same reason, so that the logs have been shown.
+    pub fn failed_alike(&self, error: &anyhow::Error) -> bool {
+        let text = first_line(&format!("{error:#}"));
+        self.rows
+            .last()
+            .is_some_and(|(_, before, passed, _)| !passed && *before == text)
+    }
+
     /// Whether there was a row and every one passed.
     pub fn passed(&self) -> bool {
         !self.rows.is_empty() && self.rows.iter().all(|(_, _, passed, _)| *passed)

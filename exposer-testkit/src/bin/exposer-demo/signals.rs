@@ -8,7 +8,7 @@ use nix::sys::signal::{SigSet, Signal};
 use crate::report;
 
 /// Takes SIGINT and SIGTERM from here on. To be called before any other thread is started: all inherit the mask, so
-/// that only the watching thread gets them. (Commands get an empty mask back from the standard library.)
+/// that only the watching thread gets them. ([`exposer_testkit::process::Process`] gives its children an empty mask.)
 pub fn watch() {
     let mut set = SigSet::empty();
     for signal in [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP] {

@@ -235,7 +235,13 @@ impl Stage {
     /// Asks the daemon for its state.
     pub fn status(&self) -> Result<Status> {
         let mut command = self.edge_command(self.route.unwrap_or(Route::Kernel))?;
-        Status::parse(&tools::stdout(command.args(["status", "--output", "json"]))?)
+        let output = command
+            .args(["status", "--output", "json"])
+            .output()
+            .with_context(|| format!("cannot start {}", tools::show(&command)))?;
+        // The status of a daemon that is not ready comes with another exit status than 0.
+        Status::parse(&String::from_utf8_lossy(&output.stdout))
+            .with_context(|| String::from_utf8_lossy(&output.stderr).into_owned())
     }
 
     /// What the flow table counts for a public port.

@@ -48,10 +48,11 @@ pub struct Failure {
 impl From<&DatapathError> for Failure {
     fn from(error: &DatapathError) -> Self {
         let in_use_by = match error {
-            DatapathError::PortInUse { owner, .. } if owner.trim().is_empty() => {
-                Some("another program of the host".to_owned())
+            DatapathError::PortInUse { owner, .. } => {
+                let owner = owner.trim().trim_matches(['(', ')']);
+                let owner = if owner.is_empty() { "another program" } else { owner };
+                Some(format!("in use by {owner} on this host"))
             }
-            DatapathError::PortInUse { owner, .. } => Some(owner.trim().trim_matches(['(', ')']).to_owned()),
             _ => None,
         };
         Self {

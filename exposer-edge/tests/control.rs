@@ -1,0 +1,21 @@
+//! Stories and properties of the control core: no socket, no clock, no root.
+#![expect(
+    clippy::arithmetic_side_effects,
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "test code"
+)]
+
+#[path = "control/acks.rs"]
+mod acks;
+#[path = "control/agents.rs"]
+mod agents;
+#[path = "control/handshake.rs"]
+mod handshake;
+#[path = "control/registry.rs"]
+mod registry;
+#[path = "control/state.rs"]
+mod state;
+#[path = "control/support.rs"]
+mod support;

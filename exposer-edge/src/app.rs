@@ -95,8 +95,7 @@ pub async fn run_until(
     let file = StateFile::new(config.state_dir.clone());
     let saved = load(&file).await;
     let admin = admin::listen(config.admin).await?;
-    let own = reserved::own(&config);
-    let ports = reserved::look(&own).await;
+    let ports = net::reserved::scan(&config).await;
     let environment = first_environment(&config).await;
     let settings = Settings {
         tokens,
@@ -128,7 +127,7 @@ pub async fn run_until(
     let (status, shown) = watch::channel(Arc::new(Status::default()));
     let mut tasks = JoinSet::new();
     tasks.spawn(links::run(LinkSettings::from(&config), environment));
-    tasks.spawn(reserved::follow(own, reserve));
+    tasks.spawn(reserved::follow(config.clone(), reserve));
     tasks.spawn(connection::listen(config.listen, readiness.clone(), inbound));
     let quit = CancellationToken::new();
     let end = quit.clone();

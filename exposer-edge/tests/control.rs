@@ -3,7 +3,7 @@
     clippy::arithmetic_side_effects,
     clippy::unwrap_used,
     clippy::panic,
-    clippy::indexing_slicing,
+    clippy::expect_used,
     reason = "test code"
 )]
 

@@ -50,7 +50,11 @@ impl From<&DatapathError> for Failure {
         let in_use_by = match error {
             DatapathError::PortInUse { owner, .. } => {
                 let owner = owner.trim().trim_matches(['(', ')']);
-                let owner = if owner.is_empty() { "another program" } else { owner };
+                let owner = if owner.is_empty() {
+                    "another program"
+                } else {
+                    owner
+                };
                 Some(format!("in use by {owner} on this host"))
             }
             _ => None,

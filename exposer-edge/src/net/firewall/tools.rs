@@ -112,7 +112,7 @@ async fn read_iptables(
     firewall: &mut Firewall,
     family: Family,
     program: &str,
-    wanted: &dyn Fn(&str) -> bool,
+    wanted: &(dyn Fn(&str) -> bool + Sync),
 ) {
     match run(program, &[]).await {
         Answer::Text(text) => {

@@ -2,11 +2,15 @@
 
 use std::error::Error as _;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use ::kube::config::{InferConfigError, KubeConfigOptions, Kubeconfig, KubeconfigError};
 use ::kube::runtime::watcher;
 use ::kube::{Client, Config};
 use thiserror::Error;
+
+/// A request to which the API server says nothing for so long is given up: longer than [`super::watch::WATCH_SECONDS`].
+const SILENCE: Duration = Duration::from_secs(150);
 
 /// Why there is no client at all. Waiting does not mend any of these.
 #[derive(Debug, Error)]
@@ -38,7 +42,7 @@ pub enum ConnectError {
 ///
 /// Where the configuration is missing or not usable.
 pub async fn connect(kubeconfig: Option<&Path>) -> Result<Client, ConnectError> {
-    let config = match kubeconfig {
+    let mut config = match kubeconfig {
         None => Config::infer()
             .await
             .map_err(|error| ConnectError::Infer(Box::new(error)))?,
@@ -53,6 +57,9 @@ pub async fn connect(kubeconfig: Option<&Path>) -> Result<Client, ConnectError> 
                 .map_err(failed)?
         }
     };
+    // A list whose answer never comes would wait for ever; a watch has a shorter limit of its own.
+    config.read_timeout = Some(SILENCE);
+    config.reset_reader_on_write = true;
     Client::try_from(config).map_err(|error| ConnectError::Client(Box::new(error)))
 }
 

@@ -10,7 +10,7 @@ use exposer_common::proto::message::ServiceOutcome;
 use tokio::sync::mpsc;
 use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
-use tracing::{debug, info, warn};
+use tracing::{debug, error, info, warn};
 
 use super::KubeSettings;
 use super::cluster::{Cluster, Finding, desired};
@@ -38,7 +38,7 @@ struct Reconciler {
 }
 
 /// Watches the cluster until `shutdown`: publishes on `desired` what is wanted, and tells the owners of Services what
-/// the edges make of it. Errors of the API server are logged and retried; the last state stays published meanwhile.
+/// the edges make of it. It returns before `shutdown` only where a task of its own broke. Errors of the API server are logged and retried; the last state stays published meanwhile.
 pub async fn run(
     client: Client,
     settings: KubeSettings,
@@ -75,6 +75,12 @@ pub async fn run(
                     reconciler.cluster.apply(change);
                 }
                 reconciler.reconcile();
+            }
+            // None of them ends by itself; without it the agent would be blind, and its supervisor starts it again.
+            Some(ended) = tasks.join_next() => {
+                let cause = ended.err().map(tracing::field::display);
+                error!(component = "kube", action = "stop", cause, "a watch or the reporter ended unexpectedly");
+                break;
             }
             Some(word) = outcomes.recv() => reconciler.hear(word),
             _ = resync.tick() => {

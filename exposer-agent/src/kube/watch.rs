@@ -19,6 +19,9 @@ use tracing::{debug, info, warn};
 use super::client::{explain, is_expired, is_forbidden};
 use super::cluster::Change;
 
+/// After so many seconds the API server ends a watch and the agent resumes it where it stood; 5 seconds later the agent
+/// does so by itself. A network that went away without a word is therefore noticed within about two minutes.
+pub const WATCH_SECONDS: u32 = 120;
 /// How long the agent waits before it asks again for nodes that it may not read.
 const NODES_AGAIN: Duration = Duration::from_secs(300);
 /// Pause before a watch is made anew whose revision is gone.
@@ -121,7 +124,8 @@ async fn follow<K>(
 where
     K: Resource + Clone + DeserializeOwned + Debug + Send + 'static,
 {
-    let mut events = pin!(watcher(api.clone(), watcher::Config::default()).default_backoff());
+    let config = watcher::Config::default().timeout(WATCH_SECONDS);
+    let mut events = pin!(watcher(api.clone(), config).default_backoff());
     let mut trouble: Option<String> = None;
     while let Some(event) = events.next().await {
         match event {

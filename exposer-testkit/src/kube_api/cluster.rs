@@ -121,6 +121,11 @@ impl KubeApi {
         *lock(&self.shared.bookmarks) = interval;
     }
 
+    /// Ends every watch after this time at the latest, whatever the client asked for.
+    pub fn set_watch_limit(&self, limit: Duration) {
+        *lock(&self.shared.watch_limit) = limit;
+    }
+
     /// Refuses an expired watch with HTTP status 410, as some proxies and older servers do, instead of telling it within
     /// the watch.
     pub fn refuse_expired_watches(&self, refuse: bool) {

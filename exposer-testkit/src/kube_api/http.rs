@@ -102,7 +102,7 @@ fn watch_objects(
         bookmarks: parameters
             .get("allowWatchBookmarks")
             .is_some_and(|value| value == "true"),
-        timeout: Duration::from_secs(seconds.min(86_400)),
+        timeout: Duration::from_secs(seconds).min(shared.watch_limit()),
     };
     if let (Start::After(revision), true) = (wish.start, shared.gone_at_once()) {
         shared.store().since(revision).map(drop)?;

@@ -68,6 +68,8 @@ pub struct Shared {
     access: Mutex<Access>,
     requests: Mutex<Vec<Request>>,
     bookmarks: Mutex<Duration>,
+    /// Longest life of a watch.
+    watch_limit: Mutex<Duration>,
     /// Whether an expired watch is refused as a request.
     gone_at_once: AtomicBool,
     /// The newest revision; watches wake up by it.
@@ -91,6 +93,10 @@ impl Shared {
 
     fn bookmark_interval(&self) -> Duration {
         *lock(&self.bookmarks)
+    }
+
+    fn watch_limit(&self) -> Duration {
+        *lock(&self.watch_limit)
     }
 
     fn gone_at_once(&self) -> bool {

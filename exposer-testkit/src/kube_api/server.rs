@@ -38,6 +38,7 @@ impl KubeApi {
                 access: Mutex::default(),
                 requests: Mutex::default(),
                 bookmarks: Mutex::new(Duration::from_secs(10)),
+                watch_limit: Mutex::new(Duration::from_secs(86_400)),
                 gone_at_once: AtomicBool::new(false),
                 writes: watch::Sender::new(0),
                 drops: watch::Sender::new(0),

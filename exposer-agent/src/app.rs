@@ -42,6 +42,9 @@ pub async fn run(config: Config) -> Result<(), AgentError> {
         ),
         None => None,
     };
+    if let Some(Ok(address)) = listener.as_ref().map(TcpListener::local_addr) {
+        info!(component = "http", action = "listen", %address, "probes are answered");
+    }
     let client = kube::connect(config.kubeconfig.as_deref()).await?;
     info!(
         component = "agent",

@@ -1,19 +1,12 @@
 //! The edge client over real sockets on loopback: the token's file, the connection, reconnecting, several edges, probes,
 //! shutdown. The edge is scripted from exposer-common.
-#![expect(
-    clippy::indexing_slicing,
-    clippy::panic,
-    clippy::unwrap_used,
-    clippy::expect_used,
-    reason = "test code"
-)]
-
-mod support;
 
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::conversation::{Conversation, get, is_delta, is_snapshot, listener, soon};
+use crate::script::{self, TOKEN, desired, id};
 use exposer_agent::config::ServerAddr;
 use exposer_agent::desired::{Desired, DesiredSender, Outcomes};
 use exposer_agent::edge_client::session::Identity;
@@ -24,20 +17,11 @@ use exposer_agent::readiness::Readiness;
 use exposer_common::proto::auth::Token;
 use exposer_common::proto::codec::encode;
 use exposer_common::proto::message::{AgentMessage, EdgeMessage, ErrorCode, ErrorMessage};
-use support::{Edge, TOKEN, desired, id, token};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::io::AsyncReadExt;
+use tokio::net::TcpListener;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
-
-const PATIENCE: Duration = Duration::from_secs(10);
-
-async fn soon<T>(what: &str, future: impl Future<Output = T>) -> T {
-    tokio::time::timeout(PATIENCE, future)
-        .await
-        .unwrap_or_else(|_| panic!("{what}: not within {PATIENCE:?}"))
-}
 
 /// An agent with its file of the token, and what the Kubernetes side would hold.
 struct Agent {
@@ -111,72 +95,6 @@ impl Agent {
     }
 }
 
-/// One connection of an agent, as the edge sees it.
-struct Conversation {
-    stream: TcpStream,
-    edge: Edge,
-}
-
-impl Conversation {
-    async fn accept(listener: &TcpListener) -> Self {
-        let (stream, _) = soon("a connection", listener.accept()).await.unwrap();
-        Self {
-            stream,
-            edge: Edge::new(token()),
-        }
-    }
-
-    /// Accepts, and proves both sides.
-    async fn open(listener: &TcpListener) -> Self {
-        let mut conversation = Self::accept(listener).await;
-        conversation
-            .read_until("Hello", |message| matches!(message, AgentMessage::Hello(_)))
-            .await;
-        let challenge = conversation.edge.challenge();
-        conversation.write(&challenge).await;
-        conversation
-            .read_until("Proof", |message| matches!(message, AgentMessage::Proof(_)))
-            .await;
-        let welcome = conversation.edge.welcome();
-        conversation.write(&welcome).await;
-        conversation
-    }
-
-    async fn write(&mut self, bytes: &[u8]) {
-        self.stream.write_all(bytes).await.unwrap();
-    }
-
-    /// Reads until the last message is one that `fits`.
-    async fn read_until(&mut self, what: &str, fits: impl Fn(&AgentMessage) -> bool) {
-        let mut buffer = [0; 4_096];
-        soon(what, async {
-            while !self.edge.read.last().is_some_and(&fits) {
-                let length = self.stream.read(&mut buffer).await.unwrap();
-                assert_ne!(length, 0, "closed while waiting for {what}: {:?}", self.edge.read);
-                self.edge.take(&buffer[..length]);
-            }
-        })
-        .await;
-    }
-
-    async fn ack(&mut self) {
-        let ack = self.edge.ack();
-        self.write(&ack).await;
-    }
-}
-
-const fn is_snapshot(message: &AgentMessage) -> bool {
-    matches!(message, AgentMessage::Snapshot(snapshot) if snapshot.last)
-}
-
-const fn is_delta(message: &AgentMessage) -> bool {
-    matches!(message, AgentMessage::Delta(_))
-}
-
-async fn listener() -> TcpListener {
-    TcpListener::bind("127.0.0.1:0").await.unwrap()
-}
-
 async fn until_ready(readiness: &Readiness, expected: bool) {
     soon("readiness", async {
         while readiness.report().is_ready() != expected {
@@ -199,7 +117,7 @@ async fn a_service_goes_out_and_its_outcome_comes_back() {
     edge.ack().await;
     let outcomes = soon("outcomes", agent.outcomes.recv()).await.unwrap();
     assert_eq!(outcomes.edge, listener.local_addr().unwrap().to_string());
-    assert_eq!(outcomes.outcomes, [support::outcome(&id("web"), 80)]);
+    assert_eq!(outcomes.outcomes, [script::outcome(&id("web"), 80)]);
 
     agent.want(desired(&[("web", 8_080), ("mail", 25)]));
     edge.read_until("a delta", is_delta).await;
@@ -358,7 +276,7 @@ async fn an_edge_that_does_not_read() {
     let edge = Conversation::open(&listener).await;
     let services = (0..16_000)
         .map(|number| format!("service-{number}"))
-        .map(|name| (id(&name), support::record(&name, 80)))
+        .map(|name| (id(&name), script::record(&name, 80)))
         .collect();
     agent.want(Arc::new(Desired { services }));
     for port in 1..50 {
@@ -388,7 +306,7 @@ async fn outcomes_that_nobody_takes_yet() {
         loop {
             let batch = agent.outcomes.recv().await.unwrap();
             batches += 1;
-            if batch.outcomes == [support::outcome(&id("web"), 40)] {
+            if batch.outcomes == [script::outcome(&id("web"), 40)] {
                 break;
             }
         }
@@ -430,15 +348,4 @@ async fn probes() {
     drop(conversation);
     agent.stop().await;
     soon("the end of the server", serving).await.unwrap().unwrap();
-}
-
-async fn get(address: std::net::SocketAddr, path: &str) -> String {
-    let mut stream = TcpStream::connect(address).await.expect("probe server");
-    let request = format!("GET {path} HTTP/1.1\r\nHost: agent\r\nConnection: close\r\n\r\n");
-    stream.write_all(request.as_bytes()).await.unwrap();
-    let mut answer = String::new();
-    soon("an answer", stream.read_to_string(&mut answer))
-        .await
-        .unwrap();
-    answer
 }

@@ -1,17 +1,10 @@
 //! The session against a scripted edge, without sockets and clocks: every step of the conversation, and every way in
 //! which it can go wrong.
-#![expect(
-    clippy::arithmetic_side_effects,
-    clippy::panic,
-    clippy::unwrap_used,
-    reason = "test code"
-)]
-
-mod support;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use crate::script::{self, Edge, desired, id, record, token};
 use exposer_agent::desired::Desired;
 use exposer_agent::edge_client::backoff::Pace;
 use exposer_agent::edge_client::ending::Ending;
@@ -26,7 +19,6 @@ use exposer_common::proto::message::{
 };
 use exposer_common::proto::{DEAD_AFTER, HANDSHAKE_TIMEOUT, HEARTBEAT};
 use proptest::prelude::*;
-use support::{Edge, desired, id, record, token};
 
 const SYNC: Duration = Duration::from_secs(20);
 
@@ -300,7 +292,7 @@ fn an_acknowledgement_covers_the_messages_before_it() {
     let again = Ack {
         epoch: 99,
         revision: 4,
-        outcomes: vec![support::outcome(&id("web"), 30_000)],
+        outcomes: vec![script::outcome(&id("web"), 30_000)],
     };
     talk.tell(&EdgeMessage::Ack(again));
     assert_eq!(talk.outcomes.last().unwrap().ports[0].public_port, Some(30_000));
@@ -356,7 +348,7 @@ fn an_edge_that_keeps_silent_about_a_service_gets_everything_again() {
     let partial = Ack {
         epoch: 99,
         revision: 1,
-        outcomes: vec![support::outcome(&id("mail"), 25)],
+        outcomes: vec![script::outcome(&id("mail"), 25)],
     };
     talk.tell(&EdgeMessage::Ack(partial));
     assert_eq!(talk.kinds(), [""; 0], "the rest may still come");
@@ -458,7 +450,7 @@ fn assert_unproven(mut talk: Talk) {
     );
     let text = talk.told().unwrap().text;
     assert!(
-        text.contains("same token") && !text.contains(support::TOKEN),
+        text.contains("same token") && !text.contains(script::TOKEN),
         "{text}"
     );
 }

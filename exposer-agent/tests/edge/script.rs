@@ -1,10 +1,4 @@
 //! An edge made of exposer-common alone: it reads what the agent sends and says what the test tells it to.
-#![expect(
-    clippy::indexing_slicing,
-    clippy::unwrap_used,
-    clippy::panic,
-    reason = "test code"
-)]
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;

@@ -78,7 +78,15 @@ pub fn init(config: LogConfig) -> Result<(), TelemetryError> {
     } else {
         level.min(LevelFilter::WARN)
     };
-    let filter = EnvFilter::new(format!("{others},exposer_agent={level},exposer_common={level}"));
+    // kube warns at every retry of a watch; [`crate::kube::watch`] says the same once, with what to do about it.
+    let retries = if level == LevelFilter::TRACE {
+        level
+    } else {
+        LevelFilter::ERROR
+    };
+    let filter = EnvFilter::new(format!(
+        "{others},kube_runtime={retries},kube_client={retries},exposer_agent={level},exposer_common={level}"
+    ));
     let builder = tracing_subscriber::fmt()
         .with_writer(std::io::stderr)
         .with_env_filter(filter)

@@ -8,6 +8,7 @@
     reason = "a failing test is what a panic is for"
 )]
 
+mod binary;
 mod credentials;
 mod examples;
 mod expired;

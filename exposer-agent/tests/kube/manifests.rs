@@ -43,7 +43,7 @@ fn yaml_files(directory: &str) -> Vec<PathBuf> {
 }
 
 /// The one document of its kind in a file of deploy/kubernetes.
-fn one<T: DeserializeOwned>(file: &str) -> T {
+pub fn one<T: DeserializeOwned>(file: &str) -> T {
     let mut documents = documents(&deploy("kubernetes").join(file));
     assert_eq!(documents.len(), 1, "{file}");
     serde_json::from_value(documents.remove(0)).unwrap()

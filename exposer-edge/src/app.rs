@@ -26,11 +26,12 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 use tracing::{info, warn};
 
 pub use self::error::AppError;
 
-use self::core_task::CoreTask;
+use self::core_task::{CoreTask, Ended};
 use self::datapaths::{Paths, ZonePair};
 use self::driver::Driver;
 use self::saver::Saver;
@@ -49,6 +50,8 @@ use crate::{admin, net};
 const SHUTDOWN_DRAIN: Duration = Duration::from_secs(10);
 /// How long the last save may take.
 const LAST_SAVE: Duration = Duration::from_secs(5);
+/// How long agents may take to hear that the edge ends.
+const LAST_WORDS: Duration = Duration::from_secs(1);
 /// Pieces from connections that may wait for the core.
 const INBOUND_QUEUE: usize = 256;
 /// Zone name of the public interface while none is configured: that of the default route may change its name.
@@ -128,7 +131,13 @@ pub async fn run_until(
     let mut tasks = JoinSet::new();
     tasks.spawn(links::run(LinkSettings::from(&config), environment));
     tasks.spawn(reserved::follow(config.clone(), reserve));
-    tasks.spawn(connection::listen(config.listen, readiness.clone(), inbound));
+    let connections = TaskTracker::new();
+    tasks.spawn(connection::listen(
+        config.listen,
+        readiness.clone(),
+        inbound,
+        connections.clone(),
+    ));
     let quit = CancellationToken::new();
     let end = quit.clone();
     tasks.spawn(async move {
@@ -151,20 +160,28 @@ pub async fn run_until(
     };
     notify::ready();
     info!(component = "app", action = "start", datapath = %config.datapath, "the edge runs");
-    let (core, driver, saver) = task.run(stop).await;
+    let ended = task.run(stop).await;
+    let on_demand = ended.on_demand;
+    connections.close();
     quit.cancel();
-    shut_down(core, driver, saver, hurry).await;
+    shut_down(ended, hurry).await;
+    let _late = tokio::time::timeout(LAST_WORDS, connections.wait()).await;
     tasks.shutdown().await;
-    Ok(())
+    if on_demand {
+        Ok(())
+    } else {
+        Err(AppError::DatapathEnded)
+    }
 }
 
 /// Saves, and lets userspace connections end. What the kernel path carries goes on.
-async fn shut_down(
-    mut core: Core,
-    driver: Driver<UserspaceDatapath>,
-    saver: Saver,
-    hurry: CancellationToken,
-) {
+async fn shut_down(ended: Ended<UserspaceDatapath>, hurry: CancellationToken) {
+    let Ended {
+        mut core,
+        driver,
+        saver,
+        on_demand: _,
+    } = ended;
     info!(
         component = "app",
         action = "stop",

@@ -11,6 +11,8 @@
 mod acks;
 #[path = "control/agents.rs"]
 mod agents;
+#[path = "control/combined.rs"]
+mod combined;
 #[path = "control/handshake.rs"]
 mod handshake;
 #[path = "control/registry.rs"]

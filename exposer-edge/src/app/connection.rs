@@ -10,6 +10,7 @@ use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Semaphore, mpsc};
 use tokio::time::{sleep, timeout};
+use tokio_util::task::TaskTracker;
 use tracing::{debug, info, warn};
 
 use crate::control::core::ConnId;
@@ -54,8 +55,14 @@ pub enum Inbound {
     },
 }
 
-/// Listens on `address` for ever. The address need not exist yet: the tunnel may come later.
-pub async fn listen(address: SocketAddr, readiness: Readiness, core: mpsc::Sender<Inbound>) {
+/// Listens on `address` for ever. The address need not exist yet: the tunnel may come later. Each connection is a task
+/// of `connections`, so that its last words can be waited for.
+pub async fn listen(
+    address: SocketAddr,
+    readiness: Readiness,
+    core: mpsc::Sender<Inbound>,
+    connections: TaskTracker,
+) {
     let block = readiness.block(format!(
         "the control channel does not listen on {address} yet: the address does not exist or is in use"
     ));
@@ -79,7 +86,7 @@ pub async fn listen(address: SocketAddr, readiness: Readiness, core: mpsc::Sende
         };
         last = last.wrapping_add(1);
         let (conn, core) = (ConnId(last), core.clone());
-        tokio::spawn(async move {
+        connections.spawn(async move {
             serve(conn, stream, peer, core).await;
             drop(permit);
         });

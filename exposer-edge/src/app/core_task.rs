@@ -18,13 +18,15 @@ use super::saver::Saver;
 use super::status_view::{self, Observed};
 use crate::control::core::{Command, ConnId, Core};
 use crate::control::ports::ReservedPorts;
-use crate::datapath::Datapath;
+use crate::datapath::accelerator::Fallback;
 use crate::net::environment::Environment;
 use crate::readiness::{Block, Readiness};
 use crate::status::Status;
 
 /// How often the status is published and the watchdog is fed.
 const TICK: Duration = Duration::from_secs(1);
+/// With so many steps under way the connections have to wait: the datapath sets the pace.
+const MAX_STEPS: usize = 4_096;
 /// A save waits so long for further changes.
 const SAVE_DELAY: Duration = Duration::from_millis(200);
 
@@ -61,23 +63,39 @@ struct Running {
     save_at: Option<Instant>,
     tunnel: Option<Block>,
     observing: bool,
+    /// Steps that the datapath has not done yet.
+    steps: usize,
 }
 
-impl<U: Datapath + 'static> CoreTask<U> {
+/// What is left when the task is over.
+#[derive(Debug)]
+pub struct Ended<U> {
+    /// The core, for a last save.
+    pub core: Core,
+    /// The datapaths, to be stopped.
+    pub driver: Driver<U>,
+    /// Where the last save goes.
+    pub saver: Saver,
+    /// Whether it ended because it was told to, and not because the datapath's thread died.
+    pub on_demand: bool,
+}
+
+impl<U: Fallback + 'static> CoreTask<U> {
     /// Runs until `stop` is cancelled or the datapath's thread dies, then tells the agents, and gives the parts back
     /// that are to be ended.
-    pub async fn run(mut self, stop: CancellationToken) -> (Core, Driver<U>, Saver) {
+    pub async fn run(mut self, stop: CancellationToken) -> Ended<U> {
         let mut running = Running {
             writers: BTreeMap::new(),
             save_at: None,
             tunnel: None,
             observing: false,
+            steps: 0,
         };
         let mut ticks = interval(TICK);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         self.take_environment(&mut running);
         self.obey(&mut running);
-        loop {
+        let on_demand = loop {
             let due = [self.core.poll_timeout(), running.save_at]
                 .into_iter()
                 .flatten()
@@ -85,8 +103,8 @@ impl<U: Datapath + 'static> CoreTask<U> {
                 .or_else(|| Instant::now().checked_add(TICK))
                 .unwrap_or_else(Instant::now);
             tokio::select! {
-                () = stop.cancelled() => break,
-                Some(inbound) = self.inbound.recv() => self.take_inbound(inbound, &mut running),
+                () = stop.cancelled() => break true,
+                Some(inbound) = self.inbound.recv(), if running.steps < MAX_STEPS => self.take_inbound(inbound, &mut running),
                 Some(news) = self.news.recv() => self.take_news(news, &mut running),
                 Ok(()) = self.environment.changed() => self.take_environment(&mut running),
                 Ok(()) = self.reserved.changed() => {
@@ -96,7 +114,7 @@ impl<U: Datapath + 'static> CoreTask<U> {
                 _ = ticks.tick() => {
                     if self.driver.is_over() {
                         error!(component = "app", "the datapath's thread has ended; this is a bug: please report it");
-                        break;
+                        break false;
                     }
                     notify::alive();
                     if !std::mem::replace(&mut running.observing, true) {
@@ -107,10 +125,15 @@ impl<U: Datapath + 'static> CoreTask<U> {
             }
             self.obey(&mut running);
             self.save_if_due(&mut running);
-        }
+        };
         self.core.shut_down(Instant::now());
         self.obey(&mut running);
-        (self.core, self.driver, self.saver)
+        Ended {
+            core: self.core,
+            driver: self.driver,
+            saver: self.saver,
+            on_demand,
+        }
     }
 
     fn take_inbound(&mut self, inbound: Inbound, running: &mut Running) {
@@ -135,7 +158,10 @@ impl<U: Datapath + 'static> CoreTask<U> {
     fn take_news(&mut self, news: News<Observed>, running: &mut Running) {
         let now = Instant::now();
         match news {
-            News::Done(key, step, report) => self.core.handle_programmed(key, step, report, now),
+            News::Done(key, step, report) => {
+                running.steps = running.steps.saturating_sub(1);
+                self.core.handle_programmed(key, step, report, now);
+            }
             News::Path(change) => self
                 .core
                 .handle_path(change.key, change.generation, change.served, now),
@@ -199,8 +225,12 @@ impl<U: Datapath + 'static> CoreTask<U> {
                     step,
                     binding,
                     removal,
-                } => self.driver.hand_in(Job::Upsert(step, binding, removal)),
+                } => {
+                    running.steps = running.steps.saturating_add(1);
+                    self.driver.hand_in(Job::Upsert(step, binding, removal));
+                }
                 Command::Remove { step, key, removal } => {
+                    running.steps = running.steps.saturating_add(1);
                     self.driver.hand_in(Job::Remove(step, key, removal));
                 }
                 Command::SaveState => {

@@ -7,7 +7,7 @@ use tracing::{info, warn};
 use super::error::AppError;
 use super::status_view::Observed;
 use crate::config::{Config, DatapathChoice};
-use crate::datapath::accelerator::Accelerator;
+use crate::datapath::accelerator::{Accelerator, Fallback};
 use crate::datapath::combined::Combined;
 use crate::datapath::kernel::object::{MISSING, object};
 use crate::datapath::kernel::{KernelDatapath, KernelSettings};
@@ -93,7 +93,7 @@ fn open_kernel(config: &Config, zones: ZonePair) -> Result<KernelDatapath, Strin
 }
 
 /// What the status shows of the paths.
-pub fn observe<U: crate::datapath::Datapath, K: Accelerator>(
+pub fn observe<U: Fallback, K: Accelerator>(
     combined: &Combined<U, K>,
     configured: DatapathChoice,
     why_userspace: Option<&str>,

@@ -13,9 +13,9 @@ use tokio::runtime::Handle;
 use tokio::sync::mpsc;
 
 use crate::control::programming::{Failure, Report, Step};
-use crate::datapath::accelerator::Accelerator;
+use crate::datapath::accelerator::{Accelerator, Fallback};
 use crate::datapath::combined::{Combined, PathChange};
-use crate::datapath::{Binding, BindingKey, BindingStats, Datapath, Removal};
+use crate::datapath::{Binding, BindingKey, BindingStats, Removal};
 use crate::net::environment::Environment;
 
 /// How often the datapaths do their periodic work.
@@ -54,7 +54,7 @@ pub struct Driver<U> {
     thread: JoinHandle<U>,
 }
 
-impl<U: Datapath + 'static> Driver<U> {
+impl<U: Fallback + 'static> Driver<U> {
     /// Starts the thread. `observe` looks at whatever the status wants of the kernel path.
     ///
     /// # Errors
@@ -95,7 +95,7 @@ impl<U: Datapath + 'static> Driver<U> {
     }
 }
 
-fn drive<U: Datapath, K: Accelerator, O>(
+fn drive<U: Fallback, K: Accelerator, O>(
     mut combined: Combined<U, K>,
     observe: &impl Fn(&Combined<U, K>) -> O,
     queue: &Receiver<Job>,

@@ -46,6 +46,11 @@ pub enum AppError {
     /// The admin API can't listen.
     #[error(transparent)]
     Admin(#[from] AdminError),
+    /// The thread of the datapaths ended by itself.
+    #[error(
+        "the datapath's thread has ended by itself: this is a bug, please report it with the log before it"
+    )]
+    DatapathEnded,
     /// All zone numbers are in use.
     #[error(
         "no zone number is left for interface {0}; remove old interface names from \"zones\" in the state file"

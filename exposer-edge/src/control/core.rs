@@ -9,9 +9,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::ops::RangeInclusive;
 use std::time::{Duration, Instant};
 
-use exposer_common::proto::message::{
-    ErrorCode, ErrorMessage, NONCE,
-};
+use exposer_common::proto::message::{ErrorCode, ErrorMessage, NONCE};
 use tracing::{debug, warn};
 
 use super::agents::Agent;

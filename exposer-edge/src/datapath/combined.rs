@@ -5,15 +5,16 @@
 
 use std::collections::BTreeMap;
 
+use exposer_common::model::Protocol;
 use exposer_common::proto::message::Path;
 use tracing::warn;
 
-use super::accelerator::Accelerator;
+use super::accelerator::{Accelerator, Fallback};
 use super::{Binding, BindingKey, BindingStats, Datapath, DatapathError, Removal};
 use crate::control::programming::Served;
 use crate::net::environment::Environment;
 
-/// Every so many ticks (seconds), what the kernel path refused is tried again.
+/// Every so many ticks (seconds), what the kernel path refused is tried again, and UDP sessions are handed over again.
 const RETRY_TICKS: u32 = 10;
 
 /// A port that is served otherwise than was reported before.
@@ -57,7 +58,7 @@ pub struct Combined<U, K> {
     ticks: u32,
 }
 
-impl<U: Datapath, K: Accelerator> Combined<U, K> {
+impl<U: Fallback, K: Accelerator> Combined<U, K> {
     /// The userspace path, and the kernel path where there is one.
     #[must_use]
     pub fn new(userspace: U, kernel: Option<K>) -> Self {
@@ -176,7 +177,34 @@ impl<U: Datapath, K: Accelerator> Combined<U, K> {
         if self.network_error.is_some() {
             self.renew_kernel();
         }
-        self.review()
+        let changes = self.review();
+        let udp: Vec<BindingKey> = self
+            .ports
+            .iter()
+            .filter(|(key, port)| key.protocol == Protocol::Udp && port.downgrade == Downgrade::None)
+            .map(|(key, _)| *key)
+            .collect();
+        for key in udp {
+            self.hand_over(key);
+        }
+        changes
+    }
+
+    /// Leaves the UDP clients that the userspace path serves to it.
+    fn hand_over(&mut self, key: BindingKey) {
+        let Some(kernel) = &mut self.kernel else {
+            return;
+        };
+        if key.protocol != Protocol::Udp {
+            return;
+        }
+        let clients = self.userspace.live_udp_clients(key);
+        if clients.is_empty() {
+            return;
+        }
+        if let Err(error) = kernel.hand_over(&clients) {
+            warn!(component = "datapath", path = "kernel", %key, %error, "UDP sessions may change their path");
+        }
     }
 
     /// Counters of both paths together.
@@ -243,6 +271,8 @@ impl<U: Datapath, K: Accelerator> Combined<U, K> {
     }
 
     fn try_kernel(&mut self, port: &mut Port) {
+        // Before the kernel path serves the port: no datagram of a live session may find it without this.
+        self.hand_over(port.binding.key);
         let Some(kernel) = &mut self.kernel else {
             return;
         };

@@ -29,6 +29,12 @@ pub fn cache() -> PathBuf {
     std::env::var_os("EXPOSER_CACHE_DIR").map_or_else(target, |dir| root().join(dir))
 }
 
+/// Where cargo keeps the sources of dependencies.
+pub fn cargo_home() -> PathBuf {
+    let home = || std::env::home_dir().unwrap_or_default().join(".cargo");
+    std::env::var_os("CARGO_HOME").map_or_else(home, PathBuf::from)
+}
+
 /// Folder of the crate with the kernel programs.
 pub fn ebpf_crate() -> PathBuf {
     root().join("exposer-ebpf")

@@ -83,9 +83,15 @@ impl Toolchain {
 
     /// cargo in the eBPF crate with this toolchain: `verb`, for the BPF target, with `core` built from source.
     pub fn cargo(&self, verb: &str, target_dir: &Path) -> Cmd {
-        let flags = ["-Cdebuginfo=2", "-Clink-arg=--btf"].map(str::to_owned);
-        let linker = format!("-Clinker={}", self.linker.display());
-        let flags = [flags.as_slice(), &[linker]].concat().join("\u{1f}");
+        let flags = [
+            "-Cdebuginfo=2".to_owned(),
+            "-Clink-arg=--btf".to_owned(),
+            format!("-Clinker={}", self.linker.display()),
+            // BTF names source files: relative to the checkout they are short, and the same wherever it was built.
+            format!("--remap-path-prefix={}=.", paths::root().display()),
+            format!("--remap-path-prefix={}=cargo", paths::cargo_home().display()),
+            format!("--remap-path-prefix={}=./target", paths::cache().display()),
+        ];
         let mut cmd = Cmd::cargo()
             .args([
                 verb,
@@ -101,7 +107,7 @@ impl Toolchain {
             .env("RUSTC", &self.rustc)
             // build-std is an unstable flag of cargo, and the programs use two unstable features of the compiler.
             .env("RUSTC_BOOTSTRAP", "1")
-            .env("CARGO_ENCODED_RUSTFLAGS", flags);
+            .env("CARGO_ENCODED_RUSTFLAGS", flags.join("\u{1f}"));
         for variable in FOREIGN {
             cmd = cmd.env_remove(variable);
         }

@@ -25,8 +25,7 @@ impl Bpffs {
     /// No privilege, or a kernel without bpffs.
     pub fn new(test: &str) -> Result<Self> {
         sweep();
-        let path = claim::folder(test)?;
-        let claim = Claim::of_folder(KIND, &path)?;
+        let (path, claim) = claim::folder(KIND, test)?;
         let this = Self { path, _claim: claim };
         mount(
             Some("bpf"),

@@ -15,17 +15,20 @@ const ROOT: &str = "/run/exposer-testkit";
 /// What every folder of ours is called.
 const PREFIX: &str = "xpo-";
 
-/// Makes a temporary folder `xpo-TEST-…`, readable by its maker alone.
+/// Makes and claims a temporary folder `xpo-TEST-…`, readable by its maker alone.
 ///
 /// # Errors
 ///
-/// The temporary folder cannot be written.
-pub fn folder(test: &str) -> Result<PathBuf> {
+/// The temporary folder or `/run` cannot be written.
+pub fn folder(kind: &str, test: &str) -> Result<(PathBuf, Claim)> {
     let folder = tempfile::Builder::new()
         .prefix(&format!("{PREFIX}{test}-"))
         .tempdir()
         .context("cannot make a temporary folder")?;
-    Ok(folder.keep())
+    let name = folder.path().file_name().context("a folder without a name")?;
+    let claim = Claim::new(kind, &name.to_string_lossy())?;
+    claim.note(&folder.path().to_string_lossy())?;
+    Ok((folder.keep(), claim))
 }
 
 /// A mark that this process made something; removed when dropped.
@@ -94,18 +97,6 @@ impl Claim {
         Ok(claim)
     }
 
-    /// Claims a folder made by [`folder`]; its path is the note.
-    ///
-    /// # Errors
-    ///
-    /// As [`Self::new`].
-    pub fn of_folder(kind: &str, path: &Path) -> Result<Self> {
-        let name = path.file_name().context("a folder without a name")?;
-        let claim = Self::new(kind, &name.to_string_lossy())?;
-        claim.note(&path.to_string_lossy())?;
-        Ok(claim)
-    }
-
     /// Writes a note beside the claim, replacing the one before.
     ///
     /// # Errors
@@ -162,35 +153,4 @@ fn dead(path: PathBuf) -> Option<Leftover> {
     }
     let name = path.file_name()?.to_str()?.to_owned();
     Some(Leftover { name, note, path })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_living_claim_is_no_leftover_and_goes_with_its_guard() {
-        let name = format!("claim-test-{}", std::process::id());
-        let claim = Claim::new("test", &name).unwrap();
-        assert!(Claim::new("test", &name).is_err(), "claimed twice");
-        assert!(leftovers("test").iter().all(|left| left.name != name));
-        drop(claim);
-        assert!(!Path::new(ROOT).join("test").join(&name).exists());
-    }
-
-    #[test]
-    fn a_claim_of_a_reused_process_id_is_a_leftover() {
-        let name = format!("claim-reused-{}", std::process::id());
-        let claim = Claim::new("test", &name).unwrap();
-        let path = Path::new(ROOT).join("test").join(&name);
-        fs::write(&path, format!("{} 1 a note\n", std::process::id())).unwrap();
-        let left = leftovers("test")
-            .into_iter()
-            .find(|left| left.name == name)
-            .unwrap();
-        assert_eq!(left.note, "a note");
-        left.forget();
-        drop(claim);
-        assert!(!path.exists());
-    }
 }

@@ -8,6 +8,7 @@
 
 pub mod bpffs;
 pub mod claim;
+pub mod cut;
 pub mod interrupt;
 pub mod kube_api;
 pub mod netns;

@@ -30,8 +30,7 @@ impl Scratch {
             }
             left.forget();
         }
-        let path = claim::folder(test)?;
-        let claim = Claim::of_folder(KIND, &path)?;
+        let (path, claim) = claim::folder(KIND, test)?;
         Ok(Self { path, _claim: claim })
     }
 

@@ -1,4 +1,5 @@
-//! The demo cleans up after itself: after Ctrl-C, after SIGTERM, and what a killed one left is swept by the next.
+//! The demo passes with the real binaries, and cleans up after itself: after Ctrl-C, after SIGTERM, and what a killed
+//! one left is swept by the next; needs root.
 //!
 //! Needs root.
 #![expect(clippy::unwrap_used, reason = "test code")]
@@ -7,8 +8,10 @@ use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
+use exposer_testkit::bpffs::Bpffs;
 use exposer_testkit::netns::Netns;
 use exposer_testkit::process::{Process, wait_until};
+use exposer_testkit::scratch::Scratch;
 use nix::sys::signal::Signal;
 
 const MANIFEST: &str = "apiVersion: v1\nkind: Service\nmetadata:\n  name: nginx-test\n  annotations:\n    \
@@ -81,16 +84,75 @@ fn an_interrupted_demo_leaves_nothing() {
 }
 
 #[test]
-fn a_killed_demo_is_swept_by_the_next_run() {
+fn a_killed_demo_is_swept_by_the_next_run_and_a_living_one_is_left_alone() {
     let (mut demo, folder) = demo();
     let pid = demo.pid();
+    sweep();
+    assert_eq!(
+        namespaces(pid).len(),
+        3,
+        "the namespaces of a living run were swept"
+    );
+    let helpers = children(pid);
+    assert!(!helpers.is_empty(), "the demo has started WireGuard or the edge");
+
     demo.end(Signal::SIGKILL, Duration::from_secs(5)).unwrap();
     assert_eq!(namespaces(pid).len(), 3, "nothing could clean up after SIGKILL");
-    drop(Netns::new("sweep", "next").unwrap());
-    drop(exposer_testkit::bpffs::Bpffs::new("sweep").unwrap());
-    drop(exposer_testkit::scratch::Scratch::new("sweep").unwrap());
-    assert_eq!(folders(folder.path()), Vec::<String>::new());
+    sweep();
     assert_eq!(namespaces(pid), Vec::<String>::new());
+    assert_eq!(folders(folder.path()), Vec::<String>::new());
+    assert_eq!(mounts_below(folder.path()), 0);
+    wait_until(
+        "the killed run's processes to be ended",
+        Duration::from_secs(5),
+        || {
+            let left: Vec<_> = helpers.iter().filter(|pid| lives(**pid)).collect();
+            anyhow::ensure!(left.is_empty(), "{left:?}");
+            Ok(())
+        },
+    )
+    .unwrap();
+}
+
+/// Does what every run does first.
+fn sweep() {
+    drop(Netns::new("sweep", "next").unwrap());
+    drop(Bpffs::new("sweep").unwrap());
+    drop(Scratch::new("sweep").unwrap());
+}
+
+fn children(parent: u32) -> Vec<u32> {
+    let tasks = std::fs::read_dir(format!("/proc/{parent}/task"))
+        .unwrap()
+        .flatten();
+    tasks
+        .filter_map(|task| std::fs::read_to_string(task.path().join("children")).ok())
+        .flat_map(|line| {
+            line.split_ascii_whitespace()
+                .filter_map(|pid| pid.parse().ok())
+                .collect::<Vec<u32>>()
+        })
+        .collect()
+}
+
+fn lives(pid: u32) -> bool {
+    std::fs::read_to_string(format!("/proc/{pid}/stat")).is_ok_and(|stat| !stat.contains(") Z "))
+}
+
+#[test]
+fn every_row_passes_with_the_real_binaries() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut command = Command::new(env!("CARGO_BIN_EXE_exposer-demo"));
+    command.args(["--megabytes", "10"]).env("TMPDIR", folder.path());
+    let output = command.output().unwrap();
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(
+        output.status.success(),
+        "{text}{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+    assert!(text.contains("11 of 11 rows passed"), "{text}");
+    assert_eq!(folders(folder.path()), Vec::<String>::new());
     assert_eq!(mounts_below(folder.path()), 0);
 }
 

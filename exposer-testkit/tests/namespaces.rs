@@ -1,13 +1,11 @@
-//! Namespaces are made, hold what runs in them, and are gone afterwards, also after a panic and after a killed run.
+//! Namespaces are made, hold what runs in them, and are gone afterwards, also after a panic; needs root.
 //!
 //! Needs root.
 
 use std::path::Path;
-use std::time::Duration;
 
 use exposer_testkit::bpffs::Bpffs;
 use exposer_testkit::netns::Netns;
-use exposer_testkit::process::{Process, wait_until};
 use exposer_testkit::tools;
 
 fn exists(name: &str) -> bool {
@@ -97,56 +95,4 @@ fn a_bpffs_takes_pins_and_is_gone_with_its_guard() {
     std::fs::create_dir(path.join("folder")).unwrap();
     drop(bpffs);
     assert!(!path.exists());
-}
-
-#[test]
-fn a_killed_run_is_swept_by_the_next_and_others_are_left_alone() {
-    // The victim is this very test program, running only the ignored test below.
-    let folder = tempfile::tempdir().unwrap();
-    let mut command = std::process::Command::new(std::env::current_exe().unwrap());
-    command.args([
-        "--ignored",
-        "--exact",
-        "makes_a_namespace_and_waits_to_be_killed",
-        "--nocapture",
-    ]);
-    let mut victim = Process::start("victim", command, &folder.path().join("log")).unwrap();
-    let (line, _) = wait_until("the victim's namespace", Duration::from_secs(10), || {
-        victim.alive()?;
-        let log = victim.log();
-        let line = log
-            .lines()
-            .find_map(|line| line.split_once("READY ").map(|(_, rest)| rest.to_owned()));
-        line.ok_or_else(|| anyhow::anyhow!("not ready: {log}"))
-    })
-    .unwrap();
-    let (name, pid) = line.split_once(' ').unwrap();
-    drop(Netns::new("sweep", "living").unwrap());
-    assert!(exists(name), "the namespace of a living run was swept");
-
-    victim
-        .end(nix::sys::signal::Signal::SIGKILL, Duration::from_secs(5))
-        .unwrap();
-    assert!(exists(name), "nothing could clean up after SIGKILL");
-    drop(Netns::new("sweep", "next").unwrap());
-    assert!(!exists(name), "the namespace of a killed run was not swept");
-    wait_until(
-        "the killed run's process to be ended",
-        Duration::from_secs(5),
-        || {
-            let state = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
-            anyhow::ensure!(state.is_empty() || state.contains(") Z "), "{state}");
-            Ok(())
-        },
-    )
-    .unwrap();
-}
-
-#[test]
-#[ignore = "the victim of a_killed_run_is_swept_by_the_next_and_others_are_left_alone"]
-fn makes_a_namespace_and_waits_to_be_killed() {
-    let netns = Netns::new("victim", "one").unwrap();
-    let mut child = netns.command("sleep").unwrap().arg("60").spawn().unwrap();
-    println!("READY {} {}", netns.name(), child.id());
-    child.wait().unwrap();
 }

@@ -1,4 +1,5 @@
-//! The standard topology: WireGuard carries packets, traffic is judged byte by byte, and wg0 can go and come back.
+//! The standard topology: WireGuard carries packets, traffic is judged byte by byte, and wg0 can go and come
+//! back; needs root.
 //!
 //! Needs root.
 #![expect(clippy::unwrap_used, reason = "test code")]

@@ -10,13 +10,11 @@
 //! | `relay` | the agent's way to a real cluster |
 //! | `settings` | environment variables of the edge and the agent |
 //! | `view` | the JSON that `exposer-edge status` and `flows` print |
-//! | `cut` | cuts a TCP connection of another process |
 //! | `report` | progress and the table |
 //! | `rows` | one file for each story |
 
 mod args;
 mod cluster;
-mod cut;
 mod relay;
 mod report;
 mod rows;

@@ -47,6 +47,8 @@ impl Stage {
     /// Makes the network and the cluster, and exposes the Services of the manifests. Neither edge nor agent runs yet.
     pub fn new(args: &Args) -> Result<Self> {
         let manifests = args.manifests.clone().unwrap_or_else(default_manifests);
+        let manifests = fs::canonicalize(&manifests)
+            .with_context(|| format!("cannot find the manifests {}", manifests.display()))?;
         let services = cluster::services_of(&manifests)?;
         report::step("making namespaces client, edge and home, and WireGuard between edge and home");
         let network = Topology::new("demo", Options::default())?;
@@ -242,6 +244,31 @@ impl Stage {
         // The status of a daemon that is not ready comes with another exit status than 0.
         Status::parse(&String::from_utf8_lossy(&output.stdout))
             .with_context(|| String::from_utf8_lossy(&output.stderr).into_owned())
+    }
+
+    /// Bytes that the userspace path has carried for a public port, both ways: its status, which the daemon renews
+    /// about once a second, is asked until it reaches `at_least`.
+    pub fn carried(&self, port: u16, protocol: &str, at_least: u64) -> Result<u64> {
+        let what = format!("the status to count {at_least} bytes on {port}/{protocol}");
+        let (bytes, _) = wait_until(&what, PATIENCE, || {
+            let status = self.status()?;
+            if !status.datapath.attachments.is_empty() {
+                bail!(
+                    "the kernel programs are attached: {:?}",
+                    status.datapath.attachments
+                );
+            }
+            let ports = status.services.iter().flat_map(|service| &service.ports);
+            let bytes = ports
+                .filter(|entry| entry.public_port == Some(port) && entry.protocol == protocol)
+                .map(|entry| entry.stats.bytes_in.saturating_add(entry.stats.bytes_out))
+                .sum();
+            if bytes < at_least {
+                bail!("it counts {bytes}");
+            }
+            Ok(bytes)
+        })?;
+        Ok(bytes)
     }
 
     /// What the flow table counts for a public port.

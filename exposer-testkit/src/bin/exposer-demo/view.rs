@@ -68,6 +68,17 @@ pub struct Port {
     pub path: Option<String>,
     /// Why it is not as asked for.
     pub refused: Option<Refusal>,
+    /// What went through.
+    pub stats: Stats,
+}
+
+/// What went through a port.
+#[derive(Clone, Copy, Debug, Deserialize)]
+pub struct Stats {
+    /// Bytes from clients.
+    pub bytes_in: u64,
+    /// Bytes to clients.
+    pub bytes_out: u64,
 }
 
 /// A reason for a person.

@@ -4,13 +4,13 @@ use std::net::SocketAddrV4;
 use std::time::Duration;
 
 use anyhow::{Result, bail, ensure};
+use exposer_testkit::cut;
 use exposer_testkit::process::wait_until;
 use exposer_testkit::topology::EDGE_TUNNEL;
 use exposer_testkit::traffic::UdpCounter;
 
 use super::live::until_closed;
 use super::{GAME, manifest};
-use crate::cut;
 use crate::settings::CONTROL_PORT;
 use crate::stage::{PATIENCE, Stage};
 

@@ -14,7 +14,7 @@ const LARGEST: usize = 1_372;
 pub fn kernel(stage: &mut Stage) -> Result<String> {
     let port = stage.answering(GAME.0, GAME.1, "udp")?.port();
     let before = stage.counted(port)?;
-    let text = echo(stage)?;
+    let (text, _) = echo(stage)?;
     let after = stage.counted(port)?;
     let packets_in = after.packets_in.saturating_sub(before.packets_in);
     let packets_out = after.packets_out.saturating_sub(before.packets_out);
@@ -27,20 +27,27 @@ pub fn kernel(stage: &mut Stage) -> Result<String> {
     ))
 }
 
-/// On the userspace path.
+/// On the userspace path: every byte is in its counters.
 pub fn userspace(stage: &mut Stage) -> Result<String> {
-    echo(stage)
+    let port = stage.answering(GAME.0, GAME.1, "udp")?.port();
+    let (text, bytes) = echo(stage)?;
+    let carried = stage.carried(port, "udp", bytes.saturating_mul(2))?;
+    Ok(format!(
+        "{text}; the proxy counts {carried} B, no program attached"
+    ))
 }
 
-fn echo(stage: &Stage) -> Result<String> {
+/// Runs it, and returns the text and the payload bytes each way.
+fn echo(stage: &Stage) -> Result<(String, u64)> {
     let to = stage.answering(GAME.0, GAME.1, "udp")?;
     let echo = stage.far_client().udp_echo(to, COUNT, 1, LARGEST)?;
     echo.check()?;
-    Ok(format!(
+    let text = format!(
         "{} datagrams of 1 to {LARGEST} bytes, {} lost, {} changed, in {:.2} s",
         echo.sent,
         echo.lost,
         echo.changed,
         echo.took.as_secs_f64()
-    ))
+    );
+    Ok((text, echo.bytes))
 }

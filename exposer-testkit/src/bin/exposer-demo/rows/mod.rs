@@ -51,7 +51,7 @@ pub const ALL: &[Row] = &[
         name: "half-close-kernel",
         title: "half-close, kernel path",
         path: Route::Kernel,
-        run: half_close::run,
+        run: half_close::kernel,
     },
     Row {
         name: "live",
@@ -99,7 +99,7 @@ pub const ALL: &[Row] = &[
         name: "half-close-userspace",
         title: "half-close, userspace path",
         path: Route::Userspace,
-        run: half_close::run,
+        run: half_close::userspace,
     },
 ];
 

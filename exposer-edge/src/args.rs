@@ -40,6 +40,8 @@ pub struct Cli {
 pub enum Command {
     /// Run the daemon: accept agents, open public ports, forward.
     Run(Box<Settings>),
+    /// Say what this machine offers for these settings, and what to do about what is missing.
+    Check(Box<CheckArgs>),
     /// Show agents, Services, ports and counters of the running daemon.
     Status(StatusArgs),
     /// Show the connections of the kernel path; works without the daemon.

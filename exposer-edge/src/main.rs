@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use clap::Parser as _;
 use exposer_edge::args::{Cli, Command, Settings};
-use exposer_edge::config::{self, Config};
+use exposer_edge::config::{self, Config, ConfigError};
 use exposer_edge::telemetry::{self, LogConfig};
 use exposer_edge::{app, cli};
 
@@ -35,9 +35,10 @@ enum Failure {
 
 impl From<anyhow::Error> for Failure {
     fn from(error: anyhow::Error) -> Self {
-        match error.is::<exposer_edge::config::ConfigError>() {
-            true => Self::Setting(error),
-            false => Self::Other(error),
+        if error.is::<ConfigError>() {
+            Self::Setting(error)
+        } else {
+            Self::Other(error)
         }
     }
 }
@@ -50,6 +51,7 @@ fn dispatch(command: Command) -> Result<ExitCode, Failure> {
     runtime.block_on(async {
         Ok(match command {
             Command::Run(settings) => run(&settings).await?,
+            Command::Check(args) => cli::check::run(&args).await?,
             Command::Status(args) => cli::status::run(&args).await?,
             Command::Flows(args) => cli::flows::run(&args).await?,
             Command::Cleanup(args) => cli::cleanup::run(&args)?,

@@ -219,7 +219,7 @@ mod tests {
             service,
             generation: 1,
             age: 65_000_000_000,
-            idle: idle * 1_000_000_000,
+            idle: Duration::from_secs(idle).as_nanos().try_into().unwrap(),
             packets_in: 3,
             bytes_in: 2048,
             packets_out: 4,

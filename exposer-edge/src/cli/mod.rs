@@ -1,5 +1,6 @@
 //! The commands that a person runs beside the daemon. Exit statuses are in `exposer-edge --help`.
 
+pub mod check;
 pub mod cleanup;
 pub mod client;
 pub mod flows;

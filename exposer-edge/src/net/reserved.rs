@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use exposer_common::model::Protocol;
 
 use super::firewall::{Firewall, Redirected};
-use super::listeners;
+use super::listeners::{self, Listener};
 use crate::config::Config;
 use crate::datapath::BindingKey;
 
@@ -16,16 +16,26 @@ pub type Reserved = BTreeMap<BindingKey, String>;
 /// that nat rules send elsewhere. Takes some tens of milliseconds; call it at the start and then every half minute or
 /// so. What can't be read is logged and left out.
 pub async fn scan(config: &Config) -> Reserved {
-    let mut reserved = own(config);
-    let found = tokio::task::spawn_blocking(listeners::scan).await;
-    match found {
-        Ok(Ok(found)) => add(&mut reserved, listeners::reserved(&found)),
+    let listeners = match tokio::task::spawn_blocking(listeners::scan).await {
+        Ok(Ok(found)) => found,
         Ok(Err(error)) => {
-            tracing::warn!(component = "listeners", %error, "can't read which ports are in use; install procfs on /proc");
+            tracing::warn!(component = "listeners", %error, "can't read which ports are in use; is procfs on /proc?");
+            Vec::new()
         }
-        Err(error) => tracing::warn!(component = "listeners", %error, "the scan of ports in use broke off"),
-    }
-    add(&mut reserved, redirected(&Firewall::read().await.redirected()));
+        Err(error) => {
+            tracing::warn!(component = "listeners", %error, "the search for ports in use broke off");
+            Vec::new()
+        }
+    };
+    combine(config, &listeners, &Firewall::read().await)
+}
+
+/// What [`scan`] says of a host with these listeners and this firewall. The first reason stands.
+#[must_use]
+pub fn combine(config: &Config, found: &[Listener], firewall: &Firewall) -> Reserved {
+    let mut reserved = own(config);
+    add(&mut reserved, listeners::reserved(found));
+    add(&mut reserved, redirected(&firewall.redirected()));
     reserved
 }
 

@@ -9,6 +9,7 @@ use ::kube::runtime::events::{Event, EventType, Recorder, Reporter as Source};
 use ::kube::{Client, Error};
 use exposer_common::model::ServiceId;
 use k8s_openapi::api::core::v1::ObjectReference;
+use k8s_openapi::jiff::Timestamp;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, timeout};
 use tracing::{debug, info, warn};
@@ -168,16 +169,18 @@ impl Reporter {
     }
 
     async fn note(&mut self, id: &ServiceId, condition: Condition) {
-        if self.ledger.condition(id) == Some(&condition) || Instant::now() < self.status_from {
+        let previous = self.ledger.condition(id);
+        if previous.is_some_and(|(before, _)| *before == condition) || Instant::now() < self.status_from {
             return;
         }
+        let since = status::since(previous, &condition, Timestamp::now());
         let answer = timeout(
             PATIENCE,
-            status::write(&self.client, &self.prefix, id, Some(&condition)),
+            status::write(&self.client, &self.prefix, id, Some((&condition, since))),
         )
         .await;
         match answer {
-            Ok(Ok(())) => self.ledger.written(id, condition),
+            Ok(Ok(())) => self.ledger.written(id, condition, since),
             Ok(Err(Error::Api(status))) if status.is_not_found() => {}
             Ok(Err(Error::Api(status))) if status.is_forbidden() => {
                 if !self.status_told {

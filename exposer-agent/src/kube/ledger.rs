@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use exposer_common::model::ServiceId;
+use k8s_openapi::jiff::Timestamp;
 
 use super::notice::Notice;
 use super::status::Condition;
@@ -12,7 +13,7 @@ use super::status::Condition;
 struct Entry {
     uid: String,
     notices: BTreeSet<Notice>,
-    condition: Option<Condition>,
+    condition: Option<(Condition, Timestamp)>,
 }
 
 /// What every Service was told. It lives as long as the agent: after a restart all that still holds is said once more.
@@ -47,16 +48,16 @@ impl Ledger {
         }
     }
 
-    /// The condition that was last written to a Service's status.
+    /// The condition that was last written to a Service's status, and since when it holds.
     #[must_use]
-    pub fn condition(&self, id: &ServiceId) -> Option<&Condition> {
+    pub fn condition(&self, id: &ServiceId) -> Option<&(Condition, Timestamp)> {
         self.entries.get(id)?.condition.as_ref()
     }
 
     /// Notes the condition that was written.
-    pub fn written(&mut self, id: &ServiceId, condition: Condition) {
+    pub fn written(&mut self, id: &ServiceId, condition: Condition, since: Timestamp) {
         if let Some(entry) = self.entries.get_mut(id) {
-            entry.condition = Some(condition);
+            entry.condition = Some((condition, since));
         }
     }
 

@@ -67,7 +67,16 @@ pub fn condition(finding: &Finding, words: &[EdgeWord<'_>], domain: &str) -> Opt
     })
 }
 
-/// Writes the condition by server-side apply, or removes it.
+/// Since when a condition's status holds: a new reason or message is no transition.
+#[must_use]
+pub fn since(previous: Option<&(Condition, Timestamp)>, condition: &Condition, now: Timestamp) -> Timestamp {
+    match previous {
+        Some((before, since)) if before.exposed == condition.exposed => *since,
+        _ => now,
+    }
+}
+
+/// Writes the condition, with the time since when it holds, by server-side apply; or removes it.
 ///
 /// # Errors
 ///
@@ -76,23 +85,25 @@ pub async fn write(
     client: &Client,
     prefix: &str,
     id: &ServiceId,
-    condition: Option<&Condition>,
+    condition: Option<(&Condition, Timestamp)>,
 ) -> Result<(), Error> {
     let conditions: Vec<Value> = condition
         .map(
-            |Condition {
-                 exposed,
-                 reason,
-                 message,
-             }| {
+            |(
+                Condition {
+                    exposed,
+                    reason,
+                    message,
+                },
+                since,
+            )| {
                 let end = message.floor_char_boundary(MAX_MESSAGE);
                 json!({
                     "type": format!("{prefix}/Exposed"),
                     "status": if *exposed { "True" } else { "False" },
                     "reason": reason,
                     "message": message.get(..end).unwrap_or_default(),
-                    "lastTransitionTime": Timestamp::now().round(k8s_openapi::jiff::Unit::Second)
-                        .unwrap_or_default().to_string(),
+                    "lastTransitionTime": seconds(since),
                 })
             },
         )
@@ -112,4 +123,37 @@ pub async fn write(
         )
         .await?;
     Ok(())
+}
+
+/// As the API server takes a time: whole seconds.
+fn seconds(time: Timestamp) -> String {
+    Timestamp::from_second(time.as_second())
+        .unwrap_or(time)
+        .to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_change_of_status_is_a_transition() {
+        let at = |second| Timestamp::from_second(second).unwrap();
+        let condition = |exposed, message: &str| Condition {
+            exposed,
+            reason: "Exposed",
+            message: message.to_owned(),
+        };
+        let first = condition(true, "80/tcp");
+        assert_eq!(since(None, &first, at(5)), at(5));
+        let written = (first, at(5));
+        assert_eq!(since(Some(&written), &condition(true, "30007/tcp"), at(9)), at(5));
+        assert_eq!(since(Some(&written), &condition(false, "refused"), at(9)), at(9));
+    }
+
+    #[test]
+    fn times_are_written_in_whole_seconds() {
+        let time = Timestamp::from_millisecond(1_767_323_045_678).unwrap();
+        assert_eq!(seconds(time), "2026-01-02T03:04:05Z");
+    }
 }

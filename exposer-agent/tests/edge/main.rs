@@ -6,12 +6,15 @@
     clippy::expect_used,
     clippy::indexing_slicing,
     clippy::panic,
+    clippy::print_stdout,
+    clippy::too_many_lines,
     clippy::unwrap_used,
     reason = "a failing test is what a panic is for"
 )]
 
 mod client;
 mod conversation;
+mod pair;
 mod process;
 mod script;
 mod session;

@@ -2,7 +2,7 @@
 //!
 //! Pure and deterministic: the table and the arguments alone decide.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::RangeInclusive;
 
 use exposer_common::model::Protocol;
@@ -40,13 +40,20 @@ pub struct PortTable {
     scanned: ReservedPorts,
     /// What a datapath found in use when it tried to listen.
     observed: ReservedPorts,
+    /// Ports of the dynamic range that are in none of the three, so that a full range costs no search.
+    free: BTreeMap<Protocol, BTreeSet<u16>>,
 }
 
 impl PortTable {
     /// An empty table that moves Services into `dynamic`.
     #[must_use]
-    pub const fn new(dynamic: RangeInclusive<u16>) -> Self {
+    pub fn new(dynamic: RangeInclusive<u16>) -> Self {
+        let all: BTreeSet<u16> = dynamic.clone().collect();
         Self {
+            free: Protocol::ALL
+                .into_iter()
+                .map(|protocol| (protocol, all.clone()))
+                .collect(),
             dynamic,
             holders: BTreeMap::new(),
             scanned: BTreeMap::new(),
@@ -62,17 +69,22 @@ impl PortTable {
 
     /// Replaces what is known of the host's own ports.
     pub fn set_scanned(&mut self, scanned: ReservedPorts) {
-        self.scanned = scanned;
+        let former = std::mem::replace(&mut self.scanned, scanned.clone());
+        for key in former.into_keys().chain(scanned.into_keys()) {
+            self.recount(key);
+        }
     }
 
     /// Adds a port that a datapath found in use.
     pub fn observe(&mut self, key: BindingKey, owner: String) {
         self.observed.insert(key, owner);
+        self.recount(key);
     }
 
     /// Forgets what a datapath found in use, so that it may be tried again.
     pub fn forget_observed(&mut self, key: BindingKey) {
         self.observed.remove(&key);
+        self.recount(key);
     }
 
     /// Ports that the host uses, each with its user.
@@ -135,9 +147,32 @@ impl PortTable {
         let size = u64::from(last.checked_sub(first)?).saturating_add(1);
         let offset = spread(service, requested).checked_rem(size)?;
         let start = first.saturating_add(u16::try_from(offset).ok()?);
-        (start..=last)
-            .chain(first..start)
-            .find(|port| self.taken_for(*port, protocols, service, requested).is_none())
+        let (one, others) = protocols.split_first()?;
+        let free = self.free.get(one)?;
+        free.range(start..=last)
+            .chain(free.range(first..start))
+            .find(|port| {
+                others
+                    .iter()
+                    .all(|other| self.free.get(other).is_some_and(|free| free.contains(port)))
+            })
+            .copied()
+    }
+
+    /// Brings `free` up to date for one port.
+    fn recount(&mut self, key: BindingKey) {
+        if !self.dynamic.contains(&key.port) {
+            return;
+        }
+        let free = !self.holders.contains_key(&key)
+            && !self.scanned.contains_key(&key)
+            && !self.observed.contains_key(&key);
+        let ports = self.free.entry(key.protocol).or_default();
+        if free {
+            ports.insert(key.port);
+        } else {
+            ports.remove(&key.port);
+        }
     }
 
     /// Whether `service` holds `key` for the port `requested`.
@@ -157,6 +192,7 @@ impl PortTable {
     /// Gives `key` to `service`. The caller has asked [`Self::taken`] before.
     pub fn hold(&mut self, key: BindingKey, service: ServiceRef, requested: u16) {
         self.holders.insert(key, Holder { service, requested });
+        self.recount(key);
     }
 
     /// Frees `key`, if `service` holds it. Whether it did.
@@ -164,6 +200,7 @@ impl PortTable {
         match self.holders.get(&key) {
             Some(holder) if holder.service == *service => {
                 self.holders.remove(&key);
+                self.recount(key);
                 true
             }
             _ => false,

@@ -5,7 +5,8 @@ use std::process::ExitCode;
 
 use anyhow::{Context as _, Result, bail};
 
-use crate::command::{Cmd, note, step, write_if_changed};
+use crate::command::{Cmd, note, step};
+use crate::files::write_if_changed;
 use crate::paths;
 use crate::toolchain::{Choice, TARGET, Toolchain};
 

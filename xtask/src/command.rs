@@ -6,7 +6,7 @@ use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus, Output, Stdio};
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Result, bail};
 
 /// Tells the person which step begins.
 pub fn step(text: impl fmt::Display) {
@@ -223,46 +223,6 @@ fn quoted(word: &OsStr) -> String {
     format!("'{}'", word.replace('\'', r"'\''"))
 }
 
-/// Where `name` is: on PATH, else in a folder that a person who is not root seldom has there.
-pub fn find_program(name: &str) -> Option<PathBuf> {
-    let path = std::env::var_os("PATH").unwrap_or_default();
-    std::env::split_paths(&path)
-        .chain(["/usr/local/sbin", "/usr/sbin", "/sbin"].map(PathBuf::from))
-        .map(|dir| dir.join(name))
-        .find(|file| is_executable(file))
-}
-
-/// Whether `file` is a file that somebody may execute.
-pub fn is_executable(file: &Path) -> bool {
-    use std::os::unix::fs::PermissionsExt as _;
-    file.metadata()
-        .is_ok_and(|meta| meta.is_file() && meta.permissions().mode() & 0o111 != 0)
-}
-
-/// Writes `content` to `file` only if it differs, and makes it executable if told so. Returns whether it was written.
-///
-/// # Errors
-///
-/// When the file can't be written.
-pub fn write_if_changed(file: &Path, content: &[u8], executable: bool) -> Result<bool> {
-    use std::os::unix::fs::PermissionsExt as _;
-    if std::fs::read(file).is_ok_and(|old| old == content) {
-        return Ok(false);
-    }
-    if let Some(parent) = file.parent() {
-        std::fs::create_dir_all(parent)
-            .with_context(|| format!("can't make the folder {}", parent.display()))?;
-    }
-    // Written beside and renamed: whoever reads at the same time sees the old or the new, never a half.
-    let beside = file.with_extension(format!("tmp{}", std::process::id()));
-    std::fs::write(&beside, content).with_context(|| format!("can't write {}", beside.display()))?;
-    if executable {
-        std::fs::set_permissions(&beside, std::fs::Permissions::from_mode(0o755))?;
-    }
-    std::fs::rename(&beside, file).with_context(|| format!("can't write {}", file.display()))?;
-    Ok(true)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -317,18 +277,5 @@ mod tests {
             error.contains("`no-such-program-here` is not on this machine"),
             "{error}"
         );
-    }
-
-    #[test]
-    fn an_unchanged_file_is_not_touched() {
-        let dir = std::env::temp_dir().join(format!("xtask-write-{}", std::process::id()));
-        let file = dir.join("f");
-        assert!(write_if_changed(&file, b"1", true).unwrap());
-        assert!(is_executable(&file));
-        let before = file.metadata().unwrap().modified().unwrap();
-        assert!(!write_if_changed(&file, b"1", true).unwrap());
-        assert_eq!(before, file.metadata().unwrap().modified().unwrap());
-        assert!(write_if_changed(&file, b"2", false).unwrap());
-        std::fs::remove_dir_all(&dir).unwrap();
     }
 }

@@ -5,7 +5,8 @@ use std::process::ExitCode;
 
 use anyhow::{Context as _, Result, bail};
 
-use crate::command::{Cmd, find_program, note, step};
+use crate::command::{Cmd, note, step};
+use crate::files::find_program;
 use crate::toolchain::Toolchain;
 use crate::{build_ebpf, house, paths};
 

@@ -13,6 +13,7 @@ mod counts;
 mod debian;
 mod demo;
 mod dist;
+mod files;
 mod house;
 mod lint;
 mod paths;

@@ -5,8 +5,9 @@ use std::process::ExitCode;
 
 use anyhow::{Context as _, Result};
 
-use crate::command::{Cmd, find_program, is_executable, step};
+use crate::command::{Cmd, step};
 use crate::debian::{Archive, Unpacked, Wanted};
+use crate::files::{find_program, is_executable};
 use crate::paths;
 use crate::stamp::Stamp;
 

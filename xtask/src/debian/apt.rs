@@ -6,7 +6,8 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context as _, Result, bail};
 
 use super::control::{Package, parse_show};
-use crate::command::{Cmd, find_program, note, write_if_changed};
+use crate::command::{Cmd, note};
+use crate::files::{find_program, write_if_changed};
 
 /// The machine's apt sources and keys, over a folder of our own.
 pub struct Apt {

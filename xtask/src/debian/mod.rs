@@ -10,7 +10,8 @@ use anyhow::{Context as _, Result};
 
 pub use control::{Package, Wanted};
 
-use crate::command::{Cmd, note, step, write_if_changed};
+use crate::command::{Cmd, note, step};
+use crate::files::write_if_changed;
 use crate::paths;
 
 /// A folder into which packages are unpacked.

@@ -5,8 +5,9 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context as _, Result, bail};
 
 use super::{FOREIGN, pins};
-use crate::command::{Cmd, find_program, note, step};
+use crate::command::{Cmd, note, step};
 use crate::debian::Unpacked;
+use crate::files::find_program;
 use crate::paths;
 
 /// Finds bpf-linker on PATH.
@@ -92,7 +93,7 @@ pub fn strip_of(linker: &Path, llvm: u32) -> Option<PathBuf> {
     let beside = linker
         .parent()
         .map(|dir| dir.join("llvm-strip"))
-        .filter(|file| crate::command::is_executable(file));
+        .filter(|file| crate::files::is_executable(file));
     let numbered = || (llvm..llvm + 8).find_map(|major| find_program(&format!("llvm-strip-{major}")));
     beside.or_else(numbered).or_else(|| find_program("llvm-strip"))
 }

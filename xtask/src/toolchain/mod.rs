@@ -185,7 +185,7 @@ fn from_sysroot(
         .with_context(|| format!("rustc's LLVM `{}` is not understood", version.llvm))?;
     let linker = linker(llvm)?;
     let beside =
-        |name: &str| Some(sysroot.join("bin").join(name)).filter(|file| crate::command::is_executable(file));
+        |name: &str| Some(sysroot.join("bin").join(name)).filter(|file| crate::files::is_executable(file));
     Ok(Toolchain {
         origin: format!("{origin} ({})", sysroot.display()),
         clippy: beside("clippy-driver"),

@@ -5,7 +5,8 @@ use std::path::PathBuf;
 use anyhow::{Context as _, Result, bail};
 
 use super::{Toolchain, debian, from_sysroot, linker};
-use crate::command::{Cmd, find_program, note, step};
+use crate::command::{Cmd, note, step};
+use crate::files::find_program;
 use crate::paths;
 
 /// The pinned toolchain of the workspace, with rust-src, installed by rustup if it is not there.

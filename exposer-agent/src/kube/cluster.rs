@@ -1,6 +1,6 @@
 //! What is known of the cluster, and what follows from it: a record, or a reason, for each annotated Service.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use ::kube::runtime::watcher::Event;
@@ -10,7 +10,7 @@ use k8s_openapi::api::core::v1::{Node, Service};
 
 use super::discover::{DiscoverError, discover, id_of};
 use super::listing::Listing;
-use super::nodes;
+use super::{nodes, status};
 use crate::desired::Desired;
 
 /// Something that a watch has to say.
@@ -40,11 +40,19 @@ pub struct Finding {
     pub unknown: Vec<UnknownKey>,
 }
 
+/// What is kept of a Service.
+#[derive(Debug)]
+struct Kept {
+    service: Service,
+    /// Whether its status carries our condition.
+    has_condition: bool,
+}
+
 /// All that the watches have said so far.
 #[derive(Debug)]
 pub struct Cluster {
     keys: AnnotationKeys,
-    scopes: Vec<Listing<Service>>,
+    scopes: Vec<Listing<Kept>>,
     nodes: Listing<Vec<IpAddr>>,
     nodes_unavailable: bool,
 }
@@ -89,7 +97,7 @@ impl Cluster {
     pub fn findings(&self) -> BTreeMap<ServiceId, Finding> {
         let addresses = nodes::in_order(self.nodes.iter());
         let mut findings = BTreeMap::new();
-        for service in self.scopes.iter().flat_map(Listing::iter) {
+        for Kept { service, .. } in self.scopes.iter().flat_map(Listing::iter) {
             let verdict = match discover(service, &addresses, &self.keys) {
                 Ok(None) => continue,
                 Ok(Some(record)) => Ok(record),
@@ -105,6 +113,17 @@ impl Cluster {
         }
         findings
     }
+
+    /// The Services whose status carries our condition although they ask for nothing any more.
+    #[must_use]
+    pub fn stale(&self) -> BTreeSet<ServiceId> {
+        self.scopes
+            .iter()
+            .flat_map(Listing::iter)
+            .filter(|kept| kept.has_condition && discover(&kept.service, &[], &self.keys) == Ok(None))
+            .map(|kept| id_of(&kept.service))
+            .collect()
+    }
 }
 
 /// What the edges are told, of `findings`.
@@ -119,15 +138,23 @@ pub fn desired(findings: &BTreeMap<ServiceId, Finding>) -> Desired {
     }
 }
 
-/// Of the Services of a whole cluster only those with annotations of ours are kept, and those without their ballast:
+/// Of the Services of a whole cluster only those with annotations or a condition of ours are kept, and those without their ballast:
 /// the agent's memory does not grow with the cluster.
-fn keep(mut service: Service, keys: &AnnotationKeys) -> (String, Option<Service>) {
+fn keep(mut service: Service, keys: &AnnotationKeys) -> (String, Option<Kept>) {
     let key = id_of(&service).to_string();
     let ours = service.metadata.annotations.iter().flatten().any(|(name, _)| {
         name.strip_prefix(keys.prefix())
             .is_some_and(|rest| rest.starts_with('/'))
     });
+    let conditions = service.status.take().and_then(|status| status.conditions);
+    let has_condition = conditions
+        .iter()
+        .flatten()
+        .any(|condition| condition.type_ == status::condition_type(keys.prefix()));
     service.metadata.managed_fields = None;
-    service.status = None;
-    (key, ours.then_some(service))
+    let kept = Kept {
+        service,
+        has_condition,
+    };
+    (key, (ours || has_condition).then_some(kept))
 }

@@ -44,6 +44,8 @@ pub enum Report {
     },
     /// It is deleted, or annotated no longer.
     Gone(ServiceId),
+    /// Its status says what holds no more.
+    Stale(ServiceId),
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -88,16 +90,8 @@ pub async fn publish(client: Client, prefix: String, mut reports: mpsc::Receiver
                     reporter.note(&id, condition).await;
                 }
             }
-            Report::Gone(id) => {
-                if reporter.ledger.forget(&id) {
-                    // The Service may only have lost its annotations; of a deleted one this is a 404.
-                    let _ = timeout(
-                        PATIENCE,
-                        status::write(&reporter.client, &reporter.prefix, &id, None),
-                    )
-                    .await;
-                }
-            }
+            Report::Gone(id) => reporter.ledger.forget(&id),
+            Report::Stale(id) => reporter.clear(&id).await,
         }
     }
 }
@@ -174,13 +168,22 @@ impl Reporter {
             return;
         }
         let since = status::since(previous, &condition, Timestamp::now());
-        let answer = timeout(
-            PATIENCE,
-            status::write(&self.client, &self.prefix, id, Some((&condition, since))),
-        )
-        .await;
+        if self.write(id, Some((&condition, since))).await {
+            self.ledger.written(id, condition, since);
+        }
+    }
+
+    async fn clear(&mut self, id: &ServiceId) {
+        if Instant::now() >= self.status_from {
+            self.write(id, None).await;
+        }
+    }
+
+    /// Writes or removes the condition; says whether it was done. After a failure the status rests for a while.
+    async fn write(&mut self, id: &ServiceId, condition: Option<(&Condition, Timestamp)>) -> bool {
+        let answer = timeout(PATIENCE, status::write(&self.client, &self.prefix, id, condition)).await;
         match answer {
-            Ok(Ok(())) => self.ledger.written(id, condition, since),
+            Ok(Ok(())) => return true,
             Ok(Err(Error::Api(status))) if status.is_not_found() => {}
             Ok(Err(Error::Api(status))) if status.is_forbidden() => {
                 if !self.status_told {
@@ -200,6 +203,7 @@ impl Reporter {
             }
             Err(_) => self.status_from = later(PAUSE_FAILED),
         }
+        false
     }
 }
 

@@ -61,11 +61,9 @@ impl Ledger {
         }
     }
 
-    /// Forgets a Service; says whether its status had been written.
-    pub fn forget(&mut self, id: &ServiceId) -> bool {
-        self.entries
-            .remove(id)
-            .is_some_and(|entry| entry.condition.is_some())
+    /// Forgets a Service.
+    pub fn forget(&mut self, id: &ServiceId) {
+        self.entries.remove(id);
     }
 }
 

@@ -31,6 +31,8 @@ struct Reconciler {
     settings: KubeSettings,
     cluster: Cluster,
     findings: Findings,
+    /// The Services whose status says what holds no more.
+    stale: BTreeSet<ServiceId>,
     /// The newest word of each edge on each Service.
     outcomes: BTreeMap<String, BTreeMap<ServiceId, ServiceOutcome>>,
     desired: DesiredSender,
@@ -61,6 +63,7 @@ pub async fn run(
         cluster: Cluster::new(settings.keys.clone(), settings.namespaces.len().max(1)),
         settings,
         findings: Findings::new(),
+        stale: BTreeSet::new(),
         outcomes: BTreeMap::new(),
         desired,
         reports,
@@ -86,6 +89,7 @@ pub async fn run(
             _ = resync.tick() => {
                 reconciler.reconcile();
                 reconciler.report(reconciler.findings.keys());
+                reconciler.report_stale(&BTreeSet::new());
             }
         }
     }
@@ -124,6 +128,8 @@ impl Reconciler {
             info!(component = "kube", service = %id, action = "delete", "the Service is not to be exposed any more");
             self.send(Report::Gone(id.clone()));
         }
+        let told = std::mem::replace(&mut self.stale, self.cluster.stale());
+        self.report_stale(&told);
         // An edge forgets what it is not asked for, and so does the agent.
         for words in self.outcomes.values_mut() {
             words.retain(|id, _| {
@@ -176,6 +182,13 @@ impl Reconciler {
                 notices: notices(finding, &words, &self.settings.domain),
                 condition: condition(finding, &words, &self.settings.domain),
             });
+        }
+    }
+
+    /// Has the status of stale Services put right, but for those of `told`.
+    fn report_stale(&self, told: &BTreeSet<ServiceId>) {
+        for id in self.stale.difference(told) {
+            self.send(Report::Stale(id.clone()));
         }
     }
 

@@ -27,6 +27,12 @@ pub struct Condition {
     pub message: String,
 }
 
+/// The type of the condition.
+#[must_use]
+pub fn condition_type(prefix: &str) -> String {
+    format!("{prefix}/Exposed")
+}
+
 /// The condition that holds for a Service; none before an edge has said anything of a valid one.
 #[must_use]
 pub fn condition(finding: &Finding, words: &[EdgeWord<'_>], domain: &str) -> Option<Condition> {
@@ -99,7 +105,7 @@ pub async fn write(
             )| {
                 let end = message.floor_char_boundary(MAX_MESSAGE);
                 json!({
-                    "type": format!("{prefix}/Exposed"),
+                    "type": condition_type(prefix),
                     "status": if *exposed { "True" } else { "False" },
                     "reason": reason,
                     "message": message.get(..end).unwrap_or_default(),

@@ -174,3 +174,20 @@ async fn a_late_word_on_a_deleted_service_is_nobodys() {
     assert!(agent.notes("default/ghost").is_empty());
     agent.stop().await;
 }
+
+#[tokio::test]
+async fn a_condition_from_before_a_restart_goes_away() {
+    let api = cluster();
+    let mut orphan = crate::support::service("default/web", &[]);
+    orphan["status"] = serde_json::json!({ "conditions": [{
+        "type": "expose.neverup.at/Exposed", "status": "True", "reason": "Exposed", "message": "",
+        "lastTransitionTime": "2026-01-02T03:04:05Z",
+    }] });
+    api.apply(&orphan).unwrap();
+    let mut agent = Agent::start(api).await;
+    agent.until_services(&[]).await;
+    agent
+        .until_true("no condition", || condition(&agent, "web").is_none())
+        .await;
+    agent.stop().await;
+}

@@ -10,6 +10,7 @@ mod served;
 mod settings;
 mod stats;
 mod tcp;
+mod tunnel;
 mod udp;
 
 use std::collections::BTreeMap;
@@ -30,6 +31,7 @@ use self::served::{Context, Served};
 pub use self::settings::UserspaceSettings;
 pub use self::stats::UserspaceStats;
 use self::tcp::splice::PipePool;
+use self::tunnel::Tunnel;
 use self::udp::UdpEndpoint;
 use self::udp::io::UdpIo;
 use self::udp::table::SessionTable;
@@ -65,6 +67,8 @@ pub struct UserspaceDatapath {
     runtime: Handle,
     context: Arc<Context>,
     addresses: Vec<IpAddr>,
+    /// Index of the tunnel interface when it was last there.
+    tunnel: Option<u32>,
     ports: BTreeMap<BindingKey, Port>,
     /// UDP sockets that were let go of and may still be held by a task for a moment.
     closing: Closing,
@@ -82,6 +86,7 @@ impl UserspaceDatapath {
         let context = Context {
             limits: Arc::new(Limits::new(settings.per_service, settings.per_source)),
             pipes: PipePool::new(settings.pipe_bytes),
+            tunnel: Tunnel::new(settings.tunnel.clone()),
             tasks: TaskTracker::new(),
             over: CancellationToken::new(),
             settings,
@@ -90,6 +95,7 @@ impl UserspaceDatapath {
             runtime: Handle::current(),
             context: Arc::new(context),
             addresses: Vec::new(),
+            tunnel: None,
             ports: BTreeMap::new(),
             closing: BTreeMap::new(),
         }
@@ -277,6 +283,17 @@ impl Datapath for UserspaceDatapath {
     fn set_environment(&mut self, environment: &Environment) -> Result<(), DatapathError> {
         let _runtime = self.runtime.enter();
         self.addresses.clone_from(&environment.public_addresses);
+        if let Some(index) = environment.tunnel.ifindex
+            && let Some(before) = self.tunnel.replace(index)
+            && before != index
+        {
+            info!(
+                component = "userspace",
+                action = "tunnel made anew",
+                ifindex = index
+            );
+            self.context.tunnel.made_anew();
+        }
         let mut outcome = Ok(());
         for port in self.ports.values_mut() {
             port.endpoints

@@ -10,6 +10,7 @@ use super::limits::{Limits, ServiceLoad};
 use super::settings::UserspaceSettings;
 use super::stats::Counters;
 use super::tcp::splice::PipePool;
+use super::tunnel::Tunnel;
 use crate::datapath::{Binding, BindingKey};
 
 /// What all bindings share.
@@ -19,6 +20,8 @@ pub struct Context {
     pub settings: UserspaceSettings,
     /// Caps per Service and per source.
     pub limits: Arc<Limits>,
+    /// Where dials go out.
+    pub tunnel: Tunnel,
     /// Pipes for zero copy, shared by all connections.
     pub pipes: PipePool,
     /// Every connection and session, for a shutdown that waits for them.

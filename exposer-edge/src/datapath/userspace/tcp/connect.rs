@@ -13,6 +13,7 @@ use tokio::time::{Instant, sleep_until, timeout_at};
 
 use crate::datapath::userspace::settings::UserspaceSettings;
 use crate::datapath::userspace::stats::Failure;
+use crate::datapath::userspace::tunnel::Tunnel;
 
 /// First pause between two attempts; it doubles from there.
 const FIRST_PAUSE: Duration = Duration::from_millis(20);
@@ -41,9 +42,10 @@ pub async fn connect(
     client: &TcpStream,
     backend: SocketAddr,
     settings: &UserspaceSettings,
+    tunnel: &Tunnel,
 ) -> Result<TcpStream, DialError> {
     tokio::select! {
-        connected = attempts(client, backend, settings) => connected,
+        connected = attempts(client, backend, settings, tunnel) => connected,
         () = reset_by_peer(client) => Err(DialError::ClientGone),
     }
 }
@@ -52,6 +54,7 @@ async fn attempts(
     client: &TcpStream,
     backend: SocketAddr,
     settings: &UserspaceSettings,
+    tunnel: &Tunnel,
 ) -> Result<TcpStream, DialError> {
     let began = Instant::now();
     let by = |span: Duration| began.checked_add(span).unwrap_or(began);
@@ -59,7 +62,11 @@ async fn attempts(
     let mut pause = FIRST_PAUSE;
     let mut byte = [0; 1];
     loop {
-        let dialled = timeout_at(deadline, dial(backend, settings.tunnel.as_deref())).await;
+        let dialled = tokio::select! {
+            dialled = timeout_at(deadline, dial(backend, tunnel)) => dialled,
+            // What was sent on the old interface is lost.
+            () = tunnel.changed() => continue,
+        };
         let error = match dialled {
             Ok(Ok(stream)) => return Ok(stream),
             Ok(Err(error)) => error,
@@ -127,11 +134,9 @@ async fn reset_by_peer(stream: &TcpStream) {
 }
 
 /// One attempt.
-async fn dial(backend: SocketAddr, tunnel: Option<&str>) -> io::Result<TcpStream> {
+async fn dial(backend: SocketAddr, tunnel: &Tunnel) -> io::Result<TcpStream> {
     let socket = Socket::new(Domain::for_address(backend), Type::STREAM.nonblocking(), None)?;
-    if let Some(interface) = tunnel {
-        socket.bind_device(Some(interface.as_bytes()))?;
-    }
+    tunnel.bind(&socket)?;
     tune(&SockRef::from(&socket))?;
     TcpSocket::from_std_stream(socket.into()).connect(backend).await
 }

@@ -18,6 +18,7 @@ use self::relay::{End, Side};
 use super::limits::Permit;
 use super::proxy;
 use super::served::{Route, Served};
+use super::tunnel::Tunnel;
 
 /// How long what was written before a reset may take to leave.
 const SETTLE: Duration = Duration::from_millis(500);
@@ -80,9 +81,9 @@ async fn connection(
     };
     // A socket that is dead before it begins shows that in the relay.
     let _tuned = connect::tune(&SockRef::from(&client));
-    let settings = &served.context.settings;
+    let (settings, tunnel) = (&served.context.settings, &served.context.tunnel);
     let dialled = tokio::select! {
-        dialled = connect::connect(&client, route.binding.backend, settings) => dialled,
+        dialled = connect::connect(&client, route.binding.backend, settings, tunnel) => dialled,
         () = route.over.cancelled() => return reset(client),
     };
     let backend = match dialled {
@@ -121,6 +122,7 @@ async fn connection(
     let end = tokio::select! {
         end = carried => Some(end),
         () = route.over.cancelled() => None,
+        () = follow(tunnel, &backend) => None,
     };
     match end {
         Some(End::Closed) => return event("closed"),
@@ -137,6 +139,16 @@ async fn connection(
     }
     reset(client);
     reset(backend);
+}
+
+/// Binds `backend` to the tunnel anew as often as the interface is made anew. Never ends.
+async fn follow(tunnel: &Tunnel, backend: &TcpStream) {
+    loop {
+        tunnel.changed().await;
+        if let Err(error) = tunnel.bind_again(backend) {
+            debug!(component = "userspace", action = "socket stays on the old tunnel", %error);
+        }
+    }
 }
 
 /// Closes with RST instead of FIN.

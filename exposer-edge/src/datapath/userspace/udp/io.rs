@@ -118,6 +118,12 @@ impl UdpIo {
         })
     }
 
+    /// The socket, for its options.
+    #[must_use]
+    pub const fn socket(&self) -> &UdpSocket {
+        &self.socket
+    }
+
     /// Wishes for buffers of `bytes`: beyond `net.core.rmem_max` where the process may (`CAP_NET_ADMIN`), else up to it.
     pub fn widen(&self, bytes: usize) {
         let socket = SockRef::from(&self.socket);

@@ -29,6 +29,8 @@ pub struct Session {
     last: AtomicU64,
     replied: AtomicBool,
     refused: AtomicBool,
+    /// Whether the socket was bound again since a datagram last found its way.
+    mended: AtomicBool,
     broken: AtomicBool,
     end: Notify,
     _permit: Permit,
@@ -49,9 +51,7 @@ impl Session {
     ) -> io::Result<Self> {
         let backend = route.binding.backend;
         let socket = Socket::new(Domain::for_address(backend), Type::DGRAM.nonblocking(), None)?;
-        if let Some(interface) = &served.context.settings.tunnel {
-            socket.bind_device(Some(interface.as_bytes()))?;
-        }
+        served.context.tunnel.bind(&socket)?;
         socket.connect(&backend.into())?;
         Ok(Self {
             key,
@@ -61,6 +61,7 @@ impl Session {
             last: AtomicU64::new(0),
             replied: AtomicBool::new(false),
             refused: AtomicBool::new(false),
+            mended: AtomicBool::new(false),
             broken: AtomicBool::new(false),
             end: Notify::new(),
             _permit: permit,
@@ -78,18 +79,43 @@ impl Session {
         self.last.store(elapsed, Relaxed);
     }
 
-    /// Sends what the client sent. A socket whose interface or source address is gone ends the session: the client's
-    /// next datagram makes a better one.
+    /// Sends what the client sent. Where the interface is gone the datagrams are lost, and where it was made anew the
+    /// socket follows it. What still fails then ends the session (the tunnel's address changed, say): the client's next
+    /// datagram makes a better one.
     pub fn forward(&self, datagrams: &Datagrams<'_>, served: &Served) {
         self.touch();
         let sent = self.backend.send(datagrams, self.route.binding.backend, None);
         account(served, Direction::In, datagrams, sent.datagrams, sent.bytes);
+        if sent.datagrams > 0 {
+            self.mended.store(false, Relaxed);
+        }
         if sent.refused {
             self.note_refusal(served);
         }
         if sent.error.is_some_and(|error| way_is_gone(&error)) {
-            self.broken.store(true, Relaxed);
-            self.end.notify_one();
+            self.mend(served);
+        }
+    }
+
+    /// After a datagram found no way: binds the socket again. A session that fails again right after that ends.
+    fn mend(&self, served: &Served) {
+        match served.context.tunnel.bind_again(self.backend.socket()) {
+            Ok(()) if !self.mended.swap(true, Relaxed) => {}
+            // No interface: the next datagram asks again.
+            Err(error) if error.raw_os_error() == Some(Errno::ENODEV as i32) => {}
+            Ok(()) | Err(_) => {
+                self.broken.store(true, Relaxed);
+                self.end.notify_one();
+            }
+        }
+    }
+
+    /// Binds the socket anew as often as the interface is made anew. Never ends.
+    async fn follow(&self, served: &Served) {
+        loop {
+            served.context.tunnel.changed().await;
+            self.mended.store(false, Relaxed);
+            self.mend(served);
         }
     }
 
@@ -106,19 +132,21 @@ impl Session {
                 () = self.route.over.cancelled() => "removed",
                 () = stop.cancelled() => "public address removed",
                 () = self.end.notified() => "tunnel gone",
+                () = self.follow(&served) => "tunnel gone",
                 () = self.idle(&served) => "idle",
             }
         };
         let action = tokio::select! {
             action = ended => action,
-            action = self.replies(&served, &public) => action,
+            () = self.replies(&served, &public) => "closed",
         };
         table.remove(self.key, &self);
         served.counters.end();
         self.event(&served, action);
     }
 
-    async fn replies(&self, served: &Served, public: &UdpIo) -> &'static str {
+    /// Never ends.
+    async fn replies(&self, served: &Served, public: &UdpIo) {
         loop {
             let received = self.backend.receive(|datagrams| {
                 self.touch();
@@ -128,7 +156,8 @@ impl Session {
             });
             match received.await {
                 Ok(()) => {}
-                Err(error) if way_is_gone(&error) => return "tunnel gone",
+                // A device that went down is reported to its sockets once.
+                Err(error) if way_is_gone(&error) => {}
                 Err(_) => self.note_refusal(served),
             }
         }
@@ -186,7 +215,7 @@ fn account(served: &Served, direction: Direction, datagrams: &Datagrams<'_>, sen
     }
 }
 
-/// Whether `error` says that this socket will never reach the backend again, which another one may.
+/// Whether `error` says that there is no way to the backend for this socket as it is bound.
 fn way_is_gone(error: &io::Error) -> bool {
     matches!(
         error.raw_os_error().map(Errno::from_raw),

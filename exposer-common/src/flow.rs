@@ -71,6 +71,82 @@ impl FlowEntry {
     pub const ON_LINK: u8 = 1;
 }
 
+/// Key of `FRAGMENTS`: what all fragments of a datagram share (RFC 791 §3.2).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[repr(C, align(4))]
+pub struct FragmentKey {
+    /// Source address.
+    pub saddr: [u8; 4],
+    /// Destination address.
+    pub daddr: [u8; 4],
+    /// Identification.
+    pub id: [u8; 2],
+    /// IANA protocol number.
+    pub proto: u8,
+    /// Zone that the fragments come in by.
+    pub zone: u8,
+}
+
+/// Value of `FRAGMENTS`: what only the first fragment knows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(C, align(8))]
+pub struct FragmentPorts {
+    /// When the first fragment was seen, `CLOCK_MONOTONIC_COARSE` in nanoseconds.
+    pub seen: u64,
+    /// Source port, network order.
+    pub sport: [u8; 2],
+    /// Destination port, network order.
+    pub dport: [u8; 2],
+    /// Always zero.
+    pub pad: [u8; 4],
+}
+
+impl FragmentPorts {
+    /// How long later fragments are taken for the same datagram, in nanoseconds: an identification is soon used again,
+    /// and hosts hold incomplete datagrams for 30 s at most (`net.ipv4.ipfrag_time`).
+    pub const LIFETIME: u64 = 30_000_000_000;
+}
+
+/// A token bucket: the cell of `ICMP_BUDGET`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(C, align(8))]
+pub struct Budget {
+    /// Tokens left.
+    pub tokens: u64,
+    /// When tokens were last added, `CLOCK_MONOTONIC_COARSE` in nanoseconds.
+    pub filled: u64,
+}
+
+impl Budget {
+    /// Tokens that a full bucket holds.
+    pub const BURST: u64 = 50;
+    /// Nanoseconds in which one token is added: a hundred a second on each CPU.
+    pub const INTERVAL: u64 = 10_000_000;
+
+    /// Takes a token, if there is one, after adding what has come in since.
+    #[inline(always)]
+    pub const fn take(&mut self, now: u64) -> bool {
+        // A bucket that was left alone for long enough is full.
+        let mut since = now.saturating_sub(self.filled);
+        if since >= Self::BURST.wrapping_mul(Self::INTERVAL) {
+            self.tokens = Self::BURST;
+            self.filled = now;
+            since = 0;
+        }
+        let added = since.wrapping_div(Self::INTERVAL);
+        self.tokens = self.tokens.wrapping_add(added);
+        self.filled = self.filled.wrapping_add(added.wrapping_mul(Self::INTERVAL));
+        if self.tokens > Self::BURST {
+            self.tokens = Self::BURST;
+        }
+        if self.tokens == 0 {
+            return false;
+        }
+        self.tokens = self.tokens.wrapping_sub(1);
+        true
+    }
+}
+
 /// The daemon's word to the programs: the single cell of the map `CONTROL`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[repr(C, align(8))]
@@ -88,4 +164,28 @@ const _: () = {
     assert!(core::mem::offset_of!(FlowEntry, seen) == 32);
     assert!(core::mem::offset_of!(FlowEntry, created) == 56);
     assert!(size_of::<Control>() == 16);
+    assert!(size_of::<FragmentKey>() == 12);
+    assert!(size_of::<FragmentPorts>() == 16);
+    assert!(size_of::<Budget>() == 16);
 };
+
+#[cfg(test)]
+mod tests {
+    use super::Budget;
+
+    #[test]
+    fn a_bucket_fills_slowly_and_empties_fast() {
+        let mut budget = Budget::default();
+        let now = 1_000_000_000_000;
+        let burst = (0..1000).filter(|_| budget.take(now)).count();
+        assert_eq!(burst, 50, "a full bucket at first");
+        assert!(!budget.take(now + Budget::INTERVAL - 1));
+        assert!(budget.take(now + Budget::INTERVAL), "one token an interval");
+        assert!(!budget.take(now + Budget::INTERVAL));
+        let second = (1..=1000)
+            .filter(|ms| budget.take(now + Budget::INTERVAL + ms * 1_000_000))
+            .count();
+        assert_eq!(second, 100, "a hundred a second");
+        assert!(!budget.take(now / 2), "a clock that runs backwards adds nothing");
+    }
+}

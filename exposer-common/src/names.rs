@@ -21,6 +21,10 @@ pub const MAP_FLOWS: &str = "FLOWS";
 pub const MAP_REPLIES: &str = "REPLIES";
 /// LRU hash of [`crate::flow::FlowKey`] → `u64` nanoseconds: UDP clients that userspace serves.
 pub const MAP_HANDED: &str = "HANDED";
+/// LRU hash of [`crate::flow::FragmentKey`] → [`crate::flow::FragmentPorts`]: the ports of fragmented datagrams.
+pub const MAP_FRAGMENTS: &str = "FRAGMENTS";
+/// Per-CPU array with the one cell [`crate::flow::Budget`]: ICMP errors that may still be sent.
+pub const MAP_ICMP_BUDGET: &str = "ICMP_BUDGET";
 /// Array of [`crate::link::LinkEntry`] by zone.
 pub const MAP_LINKS: &str = "LINKS";
 /// LPM trie of IPv4 prefix → [`crate::link::NetKind`].
@@ -39,6 +43,8 @@ pub const MAPS: &[&str] = &[
     MAP_FLOWS,
     MAP_REPLIES,
     MAP_HANDED,
+    MAP_FRAGMENTS,
+    MAP_ICMP_BUDGET,
     MAP_LINKS,
     MAP_NETS,
     MAP_CONTROL,
@@ -57,5 +63,7 @@ pub const FLOW_SLOTS: u32 = 393_216;
 pub const SERVICE_SLOTS: u32 = 16_384;
 /// Entries of `HANDED`.
 pub const HANDED_SLOTS: u32 = 65_536;
+/// Entries of `FRAGMENTS`: datagrams whose fragments are under way at once.
+pub const FRAGMENT_SLOTS: u32 = 4_096;
 /// Entries of `NETS`.
 pub const NET_SLOTS: u32 = 4_096;

@@ -1,6 +1,6 @@
 //! `aya::Pod` for the map structs, each with the argument why any of its bytes may be copied to and from the kernel.
 
-use crate::flow::{Control, FlowEntry, FlowKey};
+use crate::flow::{Budget, Control, FlowEntry, FlowKey, FragmentKey, FragmentPorts};
 use crate::link::{LinkEntry, NetKind};
 use crate::service::{PortMode, ServiceCounters, ServiceEntry, ServiceKey};
 
@@ -10,6 +10,12 @@ unsafe impl aya::Pod for FlowKey {}
 unsafe impl aya::Pod for FlowEntry {}
 // SAFETY: as FlowKey.
 unsafe impl aya::Pod for Control {}
+// SAFETY: as FlowKey.
+unsafe impl aya::Pod for FragmentKey {}
+// SAFETY: as FlowKey.
+unsafe impl aya::Pod for FragmentPorts {}
+// SAFETY: as FlowKey.
+unsafe impl aya::Pod for Budget {}
 // SAFETY: as FlowKey.
 unsafe impl aya::Pod for LinkEntry {}
 // SAFETY: as FlowKey.

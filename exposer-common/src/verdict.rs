@@ -68,7 +68,7 @@ reasons! {
     Malformed = 5, "MALFORMED", Pass;
     /// Carries IPv4 options; the userspace path takes it.
     IpOptions = 6, "IP_OPTIONS", Pass;
-    /// A fragment; the stack reassembles it for the userspace path.
+    /// A later fragment whose first was not translated, or has not been seen; the stack reassembles it for the userspace path.
     Fragment = 7, "FRAGMENT", Pass;
     /// The source is special-purpose, one of our own addresses, or inside a home prefix or tunnel route.
     SourceMartian = 8, "SOURCE_MARTIAN", Pass;
@@ -112,6 +112,22 @@ reasons! {
     UnrepliedBudget = 27, "UNREPLIED_BUDGET", Pass;
     /// Carries a VLAN tag, so it is for another interface.
     Vlan = 28, "VLAN", Pass;
+    /// An ICMP error about a flow of ours, translated toward home.
+    IcmpToHome = 29, "ICMP_TO_HOME", Redirect;
+    /// An ICMP error about a flow of ours, translated toward the client.
+    IcmpToClient = 30, "ICMP_TO_CLIENT", Redirect;
+    /// An ICMP error about a flow of ours that claims an absurd path MTU.
+    IcmpAbsurd = 31, "ICMP_ABSURD", Drop;
+    /// ICMP that is no error, or one about no flow of ours.
+    IcmpOther = 32, "ICMP_OTHER", Pass;
+    /// Too large for the tunnel and not to be fragmented: answered with "fragmentation needed".
+    TooBigAnswered = 33, "TOO_BIG_ANSWERED", Redirect;
+    /// Its time to live ran out here: answered with "time exceeded".
+    TtlAnswered = 34, "TTL_ANSWERED", Redirect;
+    /// Belongs to a flow and should have been answered with an ICMP error, but too many were sent of late.
+    IcmpLimited = 35, "ICMP_LIMITED", Drop;
+    /// A later fragment whose first has been translated.
+    FragmentForwarded = 36, "FRAGMENT_FORWARDED", Redirect;
 }
 
 impl Reason {

@@ -4,7 +4,7 @@
 
 use std::path::Path;
 
-use exposer_common::flow::{Control, FlowEntry, FlowKey};
+use exposer_common::flow::{Budget, Control, FlowEntry, FlowKey, FragmentKey, FragmentPorts};
 use exposer_common::link::{LINK_SLOTS, LinkEntry};
 use exposer_common::names;
 use exposer_common::service::{PORT_SLOTS, ServiceCounters, ServiceEntry, ServiceKey};
@@ -114,6 +114,13 @@ fn every_map_stands_with_its_shape() {
             size_of::<u64>(),
             names::HANDED_SLOTS,
         ),
+        (
+            names::MAP_FRAGMENTS,
+            Some(size_of::<FragmentKey>()),
+            size_of::<FragmentPorts>(),
+            names::FRAGMENT_SLOTS,
+        ),
+        (names::MAP_ICMP_BUDGET, None, size_of::<Budget>(), 1),
         (names::MAP_LINKS, None, size_of::<LinkEntry>(), LINK_SLOTS),
         (names::MAP_NETS, None, 1, names::NET_SLOTS),
         (names::MAP_CONTROL, None, size_of::<Control>(), 1),

@@ -5,7 +5,7 @@
 use std::collections::BTreeSet;
 use std::mem::{align_of, offset_of, size_of};
 
-use exposer_common::flow::{Control, FlowEntry, FlowKey};
+use exposer_common::flow::{Budget, Control, FlowEntry, FlowKey, FragmentKey, FragmentPorts};
 use exposer_common::link::{LinkEntry, NetKind};
 use exposer_common::names;
 use exposer_common::service::{L4Proto, PORT_SLOTS, PortMode, ServiceCounters, ServiceEntry, ServiceKey};
@@ -46,6 +46,9 @@ fn structs_of_the_maps() {
         egress_zone: 1, tcp_flags: 1, flags: 1, pad: 1, seen: 8, packets: 8, bytes: 8, created: 8,
     });
     layout!(Control, 16, 8, { heartbeat: 8, max_age: 8 });
+    layout!(FragmentKey, 12, 4, { saddr: 4, daddr: 4, id: 2, proto: 1, zone: 1 });
+    layout!(FragmentPorts, 16, 8, { seen: 8, sport: 2, dport: 2, pad: 4 });
+    layout!(Budget, 16, 8, { tokens: 8, filled: 8 });
     layout!(LinkEntry, 16, 4, { ifindex: 4, mtu: 4, next_hop: 4, mss: 2, pad: 2 });
 }
 
@@ -116,6 +119,14 @@ const REASONS: &[(u32, &str, Verdict)] = &[
     (26, "OVERSIZED", Verdict::Redirect),
     (27, "UNREPLIED_BUDGET", Verdict::Pass),
     (28, "VLAN", Verdict::Pass),
+    (29, "ICMP_TO_HOME", Verdict::Redirect),
+    (30, "ICMP_TO_CLIENT", Verdict::Redirect),
+    (31, "ICMP_ABSURD", Verdict::Drop),
+    (32, "ICMP_OTHER", Verdict::Pass),
+    (33, "TOO_BIG_ANSWERED", Verdict::Redirect),
+    (34, "TTL_ANSWERED", Verdict::Redirect),
+    (35, "ICMP_LIMITED", Verdict::Drop),
+    (36, "FRAGMENT_FORWARDED", Verdict::Redirect),
 ];
 
 #[test]

@@ -112,7 +112,7 @@ fn still_open(entry: *mut FlowEntry, key: &FlowKey, now: u64) -> bool {
 /// Makes a flow for the first packet of a client.
 #[inline(always)]
 fn make(ctx: &TcContext, packet: &Packet, key: &FlowKey, now: u64) -> Result<Found, Reason> {
-    let proto = packet.ip.proto;
+    let proto = packet.proto;
     if matches!(proto, L4Proto::Tcp) && !packet.transport.opens() {
         return Err(Reason::NoFlow);
     }

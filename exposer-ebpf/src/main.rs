@@ -15,8 +15,11 @@
     reason = "the classifier macro moves the doc comments of the entry points to a private function"
 )]
 
+mod egress;
 mod flow;
+mod fragment;
 mod guard;
+mod icmp;
 mod maps;
 mod mss;
 mod packet;

@@ -3,9 +3,9 @@
 
 use aya_ebpf::btf_maps::{Array, HashMap, LpmTrie, LruHashMap, PerCpuArray};
 use aya_ebpf::macros::btf_map;
-use exposer_common::flow::{Control, FlowEntry, FlowKey};
+use exposer_common::flow::{Budget, Control, FlowEntry, FlowKey, FragmentKey, FragmentPorts};
 use exposer_common::link::{LINK_SLOTS, LinkEntry, NetKind};
-use exposer_common::names::{FLOW_SLOTS, HANDED_SLOTS, NET_SLOTS, SERVICE_SLOTS};
+use exposer_common::names::{FLOW_SLOTS, FRAGMENT_SLOTS, HANDED_SLOTS, NET_SLOTS, SERVICE_SLOTS};
 use exposer_common::service::{PORT_SLOTS, PortMode, ServiceCounters, ServiceEntry, ServiceKey};
 use exposer_common::verdict::Reason;
 
@@ -28,6 +28,14 @@ pub static REPLIES: HashMap<FlowKey, FlowEntry, { FLOW_SLOTS as usize }> = HashM
 /// UDP clients that the userspace path serves, with the time of the last word about them.
 #[btf_map]
 pub static HANDED: LruHashMap<FlowKey, u64, { HANDED_SLOTS as usize }> = LruHashMap::new();
+
+/// The ports of fragmented datagrams.
+#[btf_map]
+pub static FRAGMENTS: LruHashMap<FragmentKey, FragmentPorts, { FRAGMENT_SLOTS as usize }> = LruHashMap::new();
+
+/// ICMP errors that this CPU may still send.
+#[btf_map]
+pub static ICMP_BUDGET: PerCpuArray<Budget, 1> = PerCpuArray::new();
 
 /// Interfaces by zone.
 #[btf_map]

@@ -4,6 +4,7 @@
 //! ([`source`]), make or find a mapping ([`nat`]), correct checksums ([`checksum`]), clamp the MSS ([`mss`]). What a
 //! flow's two entries say about its state and its end is [`state`].
 pub mod checksum;
+pub mod icmp;
 pub mod mss;
 pub mod nat;
 pub mod parse;

@@ -51,6 +51,7 @@ pub const fn checksum_words(old: u16, new: u16, offset: u32) -> (u16, u16) {
 }
 
 #[cfg(test)]
+#[expect(clippy::arithmetic_side_effects, reason = "test code")]
 mod tests {
     use super::*;
     use crate::net::checksum::{apply, internet_checksum};

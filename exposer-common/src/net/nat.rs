@@ -5,6 +5,8 @@
 //! caller's: reverse entry first, without overwriting; then the forward entry, without overwriting; no byte of the
 //! packet is written before both stand.
 
+use core::num::NonZeroU32;
+
 use super::checksum::{address_difference, port_difference};
 use crate::flow::{FlowEntry, FlowKey};
 use crate::service::ServiceEntry;
@@ -38,21 +40,16 @@ const fn mix(mut h: u32) -> u32 {
 /// Probes step by an odd number that depends on the hash, so that tuples that collide once part ways.
 #[inline(always)]
 #[must_use]
-pub const fn candidate(service: &ServiceEntry, hash: u32, probe: u32) -> u16 {
-    let count = if service.snat_count == 0 {
-        1
-    } else {
-        service.snat_count as u32
-    };
+pub fn candidate(service: &ServiceEntry, hash: u32, probe: u32) -> u16 {
+    let count = NonZeroU32::new(service.snat_count.into()).unwrap_or(NonZeroU32::MIN);
     let step = (hash >> 16) | 1;
     let offset = hash.wrapping_add(probe.wrapping_mul(step)) % count;
     #[expect(
         clippy::cast_possible_truncation,
         reason = "offset is below snat_count, a u16"
     )]
-    {
-        service.snat_first.wrapping_add(offset as u16)
-    }
+    let offset = offset as u16;
+    service.snat_first.wrapping_add(offset)
 }
 
 /// What a new flow is made of.
@@ -166,6 +163,7 @@ pub const fn opposite_key(entry: &FlowEntry, proto: u8) -> FlowKey {
 }
 
 #[cfg(test)]
+#[expect(clippy::arithmetic_side_effects, reason = "test code")]
 mod tests {
     use super::*;
     use crate::net::checksum::{apply, internet_checksum};

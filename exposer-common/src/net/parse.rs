@@ -21,6 +21,29 @@ pub const TCP_RST: u8 = 0x04;
 /// TCP flag ACK.
 pub const TCP_ACK: u8 = 0x10;
 
+/// IANA number of ICMP (RFC 792).
+const ICMP: u8 = 1;
+
+/// What an IPv4 packet carries.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Upper {
+    /// TCP or UDP.
+    Transport(L4Proto),
+    /// ICMP.
+    Icmp,
+}
+
+/// Which part of a datagram an IPv4 packet is (RFC 791 §3.2).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Part {
+    /// All of it.
+    Whole,
+    /// The first fragment: it has the transport header.
+    First,
+    /// A later fragment: it has no ports, only the identification that it shares with the first.
+    Later,
+}
+
 /// What an IPv4 header says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Ipv4 {
@@ -28,20 +51,21 @@ pub struct Ipv4 {
     pub saddr: [u8; 4],
     /// Destination address.
     pub daddr: [u8; 4],
-    /// Transport protocol.
-    pub proto: L4Proto,
+    /// What it carries.
+    pub upper: Upper,
     /// Time to live.
     pub ttl: u8,
     /// Length of header and payload, in bytes.
     pub total_len: u16,
+    /// Identification, the same in all fragments of a datagram.
+    pub id: [u8; 2],
+    /// Which part of the datagram this is.
+    pub part: Part,
     /// Whether "don't fragment" is set.
     pub dont_fragment: bool,
 }
 
 /// Judges an IPv4 header. `available` is the number of bytes from its start to the end of the packet.
-///
-/// The order of the checks is that of the reasons' usefulness: a packet that is both a fragment and of another
-/// protocol is none of ours.
 ///
 /// # Errors
 ///
@@ -53,8 +77,8 @@ pub fn ipv4(header: &[u8; IPV4_LEN], available: u32) -> Result<Ipv4, Reason> {
         _,
         len0,
         len1,
-        _,
-        _,
+        id0,
+        id1,
         frag0,
         frag1,
         ttl,
@@ -73,8 +97,10 @@ pub fn ipv4(header: &[u8; IPV4_LEN], available: u32) -> Result<Ipv4, Reason> {
     if version_ihl >> 4 != 4 {
         return Err(Reason::Malformed);
     }
-    let Some(proto) = L4Proto::from_number(proto) else {
-        return Err(Reason::NotTcpUdp);
+    let upper = match (proto, L4Proto::from_number(proto)) {
+        (_, Some(proto)) => Upper::Transport(proto),
+        (ICMP, None) => Upper::Icmp,
+        (_, None) => return Err(Reason::NotTcpUdp),
     };
     match version_ihl & 0x0f {
         5 => {}
@@ -89,16 +115,19 @@ pub fn ipv4(header: &[u8; IPV4_LEN], available: u32) -> Result<Ipv4, Reason> {
     if u32::from(total_len) > available {
         return Err(Reason::Truncated);
     }
-    // More fragments, or an offset.
-    if frag0 & 0x3f != 0 || frag1 != 0 {
-        return Err(Reason::Fragment);
-    }
+    let part = match (frag0 & 0x1f != 0 || frag1 != 0, frag0 & 0x20 != 0) {
+        (true, _) => Part::Later,
+        (false, true) => Part::First,
+        (false, false) => Part::Whole,
+    };
     Ok(Ipv4 {
         saddr: [s0, s1, s2, s3],
         daddr: [d0, d1, d2, d3],
-        proto,
+        upper,
         ttl,
         total_len,
+        id: [id0, id1],
+        part,
         dont_fragment: frag0 & 0x40 != 0,
     })
 }
@@ -146,16 +175,17 @@ pub fn tcp(header: &[u8; TCP_LEN], payload: u16) -> Result<Transport, Reason> {
     })
 }
 
-/// Judges a UDP header. `payload` is the number of bytes that the IP header grants it.
+/// Judges a UDP header. `payload` is the number of bytes that the IP header grants it; in a first fragment the length
+/// counts the later ones too, so only `Part::Whole` is held to it.
 ///
 /// # Errors
 ///
 /// The reason why the datagram is left to the stack.
 #[inline(always)]
-pub fn udp(header: &[u8; UDP_LEN], payload: u16) -> Result<Transport, Reason> {
+pub fn udp(header: &[u8; UDP_LEN], payload: u16, part: Part) -> Result<Transport, Reason> {
     let [s0, s1, d0, d1, len0, len1, _, _] = *header;
     let len = u16::from_be_bytes([len0, len1]);
-    if len < 8 || len > payload {
+    if len < 8 || (len > payload && matches!(part, Part::Whole)) {
         return Err(Reason::Malformed);
     }
     Ok(Transport {
@@ -181,9 +211,10 @@ mod tests {
         let ip = ipv4(&header(), 60).unwrap();
         assert_eq!(ip.saddr, [44, 128, 0, 1]);
         assert_eq!(ip.daddr, [44, 128, 0, 2]);
+        assert_eq!((ip.upper, ip.ttl), (Upper::Transport(L4Proto::Tcp), 64));
         assert_eq!(
-            (ip.proto, ip.ttl, ip.total_len, ip.dont_fragment),
-            (L4Proto::Tcp, 64, 60, true)
+            (ip.total_len, ip.part, ip.dont_fragment, ip.id),
+            (60, Part::Whole, true, [0, 1])
         );
     }
 
@@ -207,9 +238,19 @@ mod tests {
             Err(Reason::Truncated),
             "total length beyond the packet"
         );
-        assert_eq!(ipv4(&with(6, 0x20), 60), Err(Reason::Fragment), "more fragments");
-        assert_eq!(ipv4(&with(7, 1), 60), Err(Reason::Fragment), "an offset");
-        assert_eq!(ipv4(&with(9, 1), 60), Err(Reason::NotTcpUdp), "ICMP");
+        assert_eq!(ipv4(&with(9, 47), 60), Err(Reason::NotTcpUdp), "GRE");
+        assert_eq!(
+            ipv4(&with(6, 0x20), 60).unwrap().part,
+            Part::First,
+            "more fragments"
+        );
+        assert_eq!(ipv4(&with(7, 1), 60).unwrap().part, Part::Later, "an offset");
+        assert_eq!(
+            ipv4(&with(6, 0x3f), 60).unwrap().part,
+            Part::Later,
+            "more fragments and an offset"
+        );
+        assert_eq!(ipv4(&with(9, 1), 60).unwrap().upper, Upper::Icmp);
         assert!(
             ipv4(&header(), 1500).is_ok(),
             "Ethernet padding behind the packet is no lie"
@@ -234,10 +275,16 @@ mod tests {
             let [high, low] = len.to_be_bytes();
             for payload in 0..40_u16 {
                 let bytes = [0, 1, 0, 2, high, low, 0, 0];
+                let fits = len >= 8 && len <= payload;
                 assert_eq!(
-                    udp(&bytes, payload).is_ok(),
-                    len >= 8 && len <= payload,
+                    udp(&bytes, payload, Part::Whole).is_ok(),
+                    fits,
                     "{len} in {payload}"
+                );
+                assert_eq!(
+                    udp(&bytes, payload, Part::First).is_ok(),
+                    len >= 8,
+                    "{len} fragmented"
                 );
             }
         }

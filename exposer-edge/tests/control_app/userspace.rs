@@ -147,7 +147,13 @@ fn bad_input_is_answered_in_words_and_disturbs_nothing() {
         .filter(|name| name.contains("damaged"))
         .collect();
     assert_eq!(kept.len(), 1, "{kept:?}");
+    // Whoever is connected hears why the edge goes.
     daemon.end().unwrap();
+    let (message, _) = agent.hear().unwrap();
+    assert!(
+        matches!(&message, EdgeMessage::Error(error) if error.code == ErrorCode::ShuttingDown),
+        "{message:?}"
+    );
 }
 
 #[test]
@@ -175,6 +181,40 @@ fn the_control_channel_waits_for_the_tunnel() {
     patiently(|| {
         let status = status(&network.edge)?;
         anyhow::ensure!(status["not_ready"] == serde_json::json!([]), "{status}");
+        Ok(())
+    })
+    .unwrap();
+    daemon.end().unwrap();
+}
+
+#[test]
+fn a_state_folder_that_cannot_be_written_stops_nothing_and_is_tried_again() {
+    let network = Network::new("ctldisk");
+    let folder = tempfile::tempdir().unwrap();
+    let mut config = Daemon::config(folder.path(), &["--datapath=userspace".to_owned()]);
+    let blocked = folder.path().join("disk");
+    std::fs::write(&blocked, "a file where a folder should be").unwrap();
+    config.state_dir = blocked.join("state");
+    let target = SocketAddr::from(([10, 96, 0, 10], 80));
+    let _server = Server::tcp(&network.home, target, "web-at-home").unwrap();
+    let client = Client::new(network.client.handle(), IpAddr::from([44, 128, 0, 1]));
+
+    let daemon = Daemon::start(&network.edge, config.clone());
+    let mut agent = Agent::connect(&network.home, TOKEN).unwrap().welcomed();
+    assert_eq!(
+        only(&agent.snapshot(vec![web(8080)])),
+        (Some(8080), Some(Via::Userspace), None)
+    );
+    assert_eq!(
+        client.ask_name(public(8080), PATIENCE).unwrap().trim(),
+        "web-at-home"
+    );
+    // The disk is mended while the daemon runs: the state arrives without any further change.
+    std::thread::sleep(Duration::from_millis(500));
+    std::fs::remove_file(&blocked).unwrap();
+    patiently(|| {
+        let text = std::fs::read_to_string(config.state_dir.join("state.json"))?;
+        anyhow::ensure!(text.contains("\"subdomain\":\"web\""), "{text}");
         Ok(())
     })
     .unwrap();

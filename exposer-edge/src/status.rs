@@ -13,8 +13,8 @@ use serde::{Deserialize, Serialize};
 use crate::datapath::{BindingStats, ServiceRef};
 use crate::net::environment::Environment;
 
-/// The daemon's state at one moment.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+/// The daemon's state at one moment. The default is that of one that has only begun to start: not ready.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Status {
     /// Version of the software.
     pub version: String,
@@ -34,6 +34,22 @@ pub struct Status {
     pub datapath: DatapathStatus,
     /// Counters of verdict reasons that are not zero, kernel and userspace together.
     pub reasons: Vec<ReasonCount>,
+}
+
+impl Default for Status {
+    fn default() -> Self {
+        Self {
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            pid: std::process::id(),
+            started: 0,
+            not_ready: vec!["the daemon is starting".to_owned()],
+            agents: Vec::new(),
+            services: Vec::new(),
+            environment: Environment::default(),
+            datapath: DatapathStatus::default(),
+            reasons: Vec::new(),
+        }
+    }
 }
 
 impl Status {

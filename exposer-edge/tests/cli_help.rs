@@ -115,9 +115,16 @@ fn the_top_help_shows_verbs_examples_and_exit_statuses() {
     }
 }
 
+/// Arguments, variables, and what the error must name.
+type Wrong = (
+    &'static [&'static str],
+    &'static [(&'static str, &'static str)],
+    &'static [&'static str],
+);
+
 #[test]
 fn a_wrong_setting_ends_with_2_and_says_what_to_do() {
-    let table: &[(&[&str], &[(&str, &str)], &[&str])] = &[
+    let table: &[Wrong] = &[
         (
             &["run"],
             &[("EXPOSER_LISTEN_ADDR", "0.0.0.0:9090")],

@@ -320,10 +320,10 @@ mod tests {
     }
 
     #[test]
-    fn an_idle_daemon_has_a_readable_status() {
+    fn a_daemon_that_starts_is_not_ready() {
         let text = render(&Status::default(), 5);
         for part in [
-            "Ready.",
+            "NOT READY:\n  the daemon is starting",
             "No agent has connected.",
             "No Service.",
             "none found",

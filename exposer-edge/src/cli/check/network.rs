@@ -92,6 +92,11 @@ fn tunnel(config: &Config, tunnel: &LinkState) -> Row {
             format!("{name} (index {index}) has no address"),
             format!("put `Address = 10.0.0.1/24` into /etc/wireguard/{name}.conf; wg-quick down {name}; wg-quick up {name}"),
         ),
+        Some(index) if tunnel.ethernet => row.kernel_path_lacks(
+            config.datapath,
+            format!("{name} (index {index}) is an Ethernet interface, no WireGuard: packets home leave in clear"),
+            "name the WireGuard interface: EXPOSER_WIREGUARD_INTERFACE",
+        ),
         Some(index) => {
             let addresses: Vec<String> = tunnel.addresses.iter().map(ToString::to_string).collect();
             row.ok(format!("{name} (index {index}), {}", addresses.join(", ")))

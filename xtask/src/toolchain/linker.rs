@@ -50,7 +50,15 @@ pub fn install(llvm_root: &Unpacked, llvm: u32, dir: &Path) -> Result<PathBuf> {
     ));
     let build = dir.join("build");
     let mut cmd = Cmd::cargo()
-        .args(["install", "bpf-linker", "--locked", "--version", pins::BPF_LINKER])
+        // One of the same version may be there already, for another LLVM.
+        .args([
+            "install",
+            "bpf-linker",
+            "--force",
+            "--locked",
+            "--version",
+            pins::BPF_LINKER,
+        ])
         .args([
             "--no-default-features",
             "--features",
@@ -68,7 +76,9 @@ pub fn install(llvm_root: &Unpacked, llvm: u32, dir: &Path) -> Result<PathBuf> {
     }
     cmd.run()
         .context("bpf-linker does not build; it needs gcc and libc6-dev, and crates.io within reach")?;
-    std::fs::remove_dir_all(&build).with_context(|| format!("can't remove {}", build.display()))?;
+    if build.exists() {
+        std::fs::remove_dir_all(&build).with_context(|| format!("can't remove {}", build.display()))?;
+    }
     Ok(dir.join("bin/bpf-linker"))
 }
 

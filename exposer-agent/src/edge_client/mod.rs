@@ -7,6 +7,7 @@
 //! | file | duty |
 //! |---|---|
 //! | [`session`] | the conversation, without I/O |
+//! | [`event`] | what goes into it and what comes out |
 //! | [`sync`] | what the edge was told, and what it has to be told |
 //! | [`ending`] | why it ended, and how soon to try again |
 //! | [`backoff`] | how long to wait |
@@ -16,6 +17,7 @@
 pub mod backoff;
 pub mod connection;
 pub mod ending;
+pub mod event;
 pub mod report;
 pub mod session;
 pub mod sync;

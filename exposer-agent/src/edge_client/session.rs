@@ -8,7 +8,6 @@
 //! [`Ending`], told to the edge where that helps.
 
 use std::collections::VecDeque;
-use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -17,61 +16,19 @@ use exposer_common::proto::auth::{Token, Transcript, accept_version};
 use exposer_common::proto::codec::{FrameBytes, FrameDecoder, encode};
 use exposer_common::proto::error::printable;
 use exposer_common::proto::message::{
-    Ack, AgentMessage, Challenge, EdgeMessage, Heartbeat, Hello, MAC, NONCE, Proof, ServiceOutcome, Welcome,
+    Ack, AgentMessage, Challenge, EdgeMessage, Heartbeat, Hello, MAC, NONCE, Proof, Welcome,
 };
 use exposer_common::proto::{
     DEAD_AFTER, HANDSHAKE_TIMEOUT, HEARTBEAT, MAX_FRAME, MAX_HANDSHAKE_FRAME, MAX_VERSION, MIN_VERSION,
 };
 
 use super::ending::Ending;
+pub use super::event::{Event, Identity};
 use super::sync::{Disagreement, Position, Sync};
 use crate::desired::Desired;
 
 /// An edge that takes longer to acknowledge is reported.
 pub const SLOW_ACK: Duration = Duration::from_secs(30);
-
-/// What a session needs to know of itself.
-#[derive(Clone, Debug)]
-pub struct Identity {
-    /// The agent's name, a DNS label.
-    pub agent: String,
-    /// How often the edge's picture is compared with ours.
-    pub sync_interval: Duration,
-}
-
-/// What a session wants from its owner, in order.
-#[derive(Debug)]
-pub enum Event {
-    /// Write these bytes.
-    Send(Vec<u8>),
-    /// The edge has proven itself.
-    Welcomed {
-        /// What it says of its software, printable.
-        software: String,
-        /// Where names should point to.
-        public_addresses: Vec<IpAddr>,
-    },
-    /// What the edge made of Services.
-    Outcomes(Vec<ServiceOutcome>),
-    /// The edge has acknowledged everything that is wanted, up to this revision.
-    Settled {
-        /// The revision.
-        revision: u64,
-        /// How many Services that are.
-        services: usize,
-    },
-    /// The edge lives, but takes long to acknowledge; said once for each revision that is the oldest.
-    Slow {
-        /// The revision.
-        revision: u64,
-        /// How long it has waited.
-        waited: Duration,
-    },
-    /// The edge's picture is not ours; a snapshot follows.
-    Disagreed(Disagreement),
-    /// Close the connection; it is the last event.
-    Close(Ending),
-}
 
 #[derive(Debug)]
 enum Phase {

@@ -11,13 +11,14 @@
 //! | `expose.neverup.at/client-ip` | `auto`, `transparent`, `snat`, `proxy-v1` or `proxy-v2` | `proxy-v2` |
 //! | `expose.neverup.at/idle-timeout` | a duration, see [`duration`] | `10m` |
 //!
-//! [`annotations`] reads them, [`ports`] parses the port list, and [`resolve`] matches it with the ports that the
+//! [`annotations`] reads them, [`ports`] parses the port list, and [`mod@resolve`] matches it with the ports that the
 //! Service really has. Every error quotes the offending text and says what is right: it ends in an Event that
 //! `kubectl describe svc` shows to the person who wrote it.
 
 pub mod annotations;
 pub mod duration;
 pub mod ports;
+mod ports_error;
 pub mod resolve;
 mod suggest;
 

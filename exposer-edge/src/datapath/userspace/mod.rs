@@ -5,6 +5,7 @@
 
 mod limits;
 mod listener;
+mod port;
 mod proxy;
 mod served;
 mod settings;
@@ -15,7 +16,7 @@ mod udp;
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
-use std::sync::{Arc, Weak};
+use std::sync::Arc;
 use std::time::Duration;
 
 use exposer_common::model::{ClientIp, Protocol};
@@ -26,40 +27,17 @@ use tokio_util::task::TaskTracker;
 use tracing::{info, warn};
 
 use self::limits::Limits;
-use self::listener::TcpEndpoint;
+use self::port::{Closing, Port};
 use self::served::{Context, Served};
 pub use self::settings::UserspaceSettings;
 pub use self::stats::UserspaceStats;
 use self::tcp::splice::PipePool;
 use self::tunnel::Tunnel;
-use self::udp::UdpEndpoint;
-use self::udp::io::UdpIo;
-use self::udp::table::SessionTable;
 use super::{Binding, BindingKey, BindingStats, Datapath, DatapathError, Removal};
 use crate::net::environment::Environment;
 
 /// How often a port that can't be bound is reported by [`Datapath::tick`].
 const REPORT_EVERY: Duration = Duration::from_secs(60);
-
-/// A public socket.
-#[derive(Debug)]
-enum Endpoint {
-    /// Held for its `Drop`, which closes it.
-    Tcp { _listener: TcpEndpoint },
-    /// Also asked for its socket.
-    Udp(UdpEndpoint),
-}
-
-/// One binding with its sockets.
-#[derive(Debug)]
-struct Port {
-    served: Arc<Served>,
-    /// UDP only: empty for TCP.
-    sessions: Arc<SessionTable>,
-    endpoints: BTreeMap<IpAddr, Endpoint>,
-    /// When a missing address was last reported.
-    reported: Option<Instant>,
-}
 
 /// The userspace implementation of [`Datapath`].
 #[derive(Debug)]
@@ -135,69 +113,6 @@ impl UserspaceDatapath {
     }
 }
 
-/// UDP sockets on their way to be closed.
-type Closing = BTreeMap<(BindingKey, IpAddr), Weak<UdpIo>>;
-
-impl Port {
-    /// Opens what is missing of `addresses`. All are tried; the first error is returned.
-    fn complete(&mut self, addresses: &[IpAddr], closing: &mut Closing) -> Result<(), DatapathError> {
-        let mut outcome = Ok(());
-        for address in addresses {
-            if !self.endpoints.contains_key(address) {
-                outcome = outcome.and(self.open(*address, closing));
-            }
-        }
-        outcome
-    }
-
-    fn open(&mut self, address: IpAddr, closing: &mut Closing) -> Result<(), DatapathError> {
-        let key = self.served.key;
-        let present = closing
-            .remove(&(key, address))
-            .and_then(|socket| socket.upgrade());
-        let endpoint = if let Some(io) = present {
-            Endpoint::Udp(UdpEndpoint::resume(io, address, &self.served, &self.sessions))
-        } else {
-            let socket = listener::bind(key, address)?;
-            let started = match key.protocol {
-                Protocol::Tcp => TcpEndpoint::start(socket, &self.served)
-                    .map(|listener| Endpoint::Tcp { _listener: listener }),
-                Protocol::Udp => {
-                    UdpEndpoint::start(socket, address, &self.served, &self.sessions).map(Endpoint::Udp)
-                }
-            };
-            started.map_err(|source| DatapathError::System {
-                action: format!("could not serve {key} on {address}"),
-                source,
-            })?
-        };
-        self.endpoints.insert(address, endpoint);
-        Ok(())
-    }
-
-    /// Closes the sockets of all addresses that are not in `keep`, at once.
-    fn close(&mut self, keep: &[IpAddr], closing: &mut Closing) {
-        let key = self.served.key;
-        self.endpoints.retain(|address, endpoint| {
-            let stays = keep.contains(address);
-            if let Endpoint::Udp(udp) = endpoint
-                && !stays
-            {
-                closing.insert((key, *address), udp.socket());
-            }
-            stays
-        });
-    }
-
-    /// How long connections go on after this route is over: UDP sessions end at once (DESIGN §5).
-    fn drain(&self, removal: Removal) -> Duration {
-        match self.served.key.protocol {
-            Protocol::Tcp => removal.drain,
-            Protocol::Udp => Duration::ZERO,
-        }
-    }
-}
-
 impl Drop for UserspaceDatapath {
     fn drop(&mut self) {
         self.context.over.cancel();
@@ -245,12 +160,7 @@ impl Datapath for UserspaceDatapath {
                 action = "serve",
                 target = %binding.backend,
             );
-            Port {
-                served: Arc::new(Served::new(Arc::clone(&self.context), binding)),
-                sessions: Arc::default(),
-                endpoints: BTreeMap::new(),
-                reported: None,
-            }
+            Port::new(Served::new(Arc::clone(&self.context), binding))
         });
         if let Some(before) = port.served.change(binding) {
             before.end_after(port.drain(removal));

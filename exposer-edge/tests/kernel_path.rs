@@ -16,6 +16,7 @@ use exposer_common::model::Protocol;
 use exposer_common::verdict::Reason;
 use exposer_edge::datapath::{BindingKey, Datapath as _};
 use exposer_testkit::topology::{CLIENT_FAR, CLIENT_ON_LINK, EDGE_TUNNEL, Options};
+use exposer_testkit::traffic::continuous::SlowTransfer;
 use exposer_testkit::traffic::server::Server;
 use kernel_stage::{DRAIN, SERVICE, Stage, binding, open};
 
@@ -98,6 +99,20 @@ fn udp_of_every_size_unchanged() -> Result<()> {
     Ok(())
 }
 
+/// Waits until so many bytes have arrived. A flow that was cut never gets there.
+fn until_arrived(transfer: &SlowTransfer, wanted: u64) -> Result<()> {
+    let deadline = Instant::now() + Duration::from_secs(20);
+    while transfer.arrived() < wanted {
+        ensure!(
+            Instant::now() < deadline,
+            "the transfer stands still at {} of {wanted} bytes",
+            transfer.arrived()
+        );
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    Ok(())
+}
+
 #[test]
 fn a_flow_outlives_the_datapath_and_is_adopted() -> Result<()> {
     let mut stage = Stage::new("kadopt", Options::default())?;
@@ -107,22 +122,18 @@ fn a_flow_outlives_the_datapath_and_is_adopted() -> Result<()> {
         "backend",
     )?;
     stage.datapath.upsert(&binding(25_565, Protocol::Tcp, 1), DRAIN)?;
-    let transfer = exposer_testkit::traffic::continuous::SlowTransfer::start(
+    let transfer = SlowTransfer::start(
         &stage.client(CLIENT_FAR),
         stage.topology.public(25_565),
         2_000_000,
         20_000,
         Duration::from_millis(20),
     )?;
-    while transfer.arrived() < 200_000 {
-        std::thread::sleep(Duration::from_millis(10));
-    }
+    until_arrived(&transfer, 200_000)?;
     let Stage { topology, datapath } = stage;
     drop(datapath);
     let before = transfer.arrived();
-    while transfer.arrived() < before + 200_000 {
-        std::thread::sleep(Duration::from_millis(10));
-    }
+    until_arrived(&transfer, before + 200_000)?;
     let mut datapath = open(&topology)?;
     datapath.upsert(&binding(25_565, Protocol::Tcp, 1), DRAIN)?;
     let stage = Stage { topology, datapath };

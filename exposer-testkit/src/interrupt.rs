@@ -70,6 +70,15 @@ impl Patient {
         Ok(Self { stream, patience })
     }
 
+    /// Another handle of the same connection.
+    ///
+    /// # Errors
+    ///
+    /// No file descriptor is left.
+    pub fn try_clone(&self) -> io::Result<TcpStream> {
+        self.stream.try_clone()
+    }
+
     /// Shuts down the sending side: the peer reads the end.
     ///
     /// # Errors

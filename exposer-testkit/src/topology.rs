@@ -88,7 +88,7 @@ impl Topology {
     ///
     /// # Errors
     ///
-    /// No privilege, a tool missing, or no handshake within 10 s.
+    /// No privilege, a tool missing, or no handshake within 30 s.
     pub fn new(test: &str, options: Options) -> Result<Self> {
         let folder = Scratch::new(test)?;
         let bpffs = Bpffs::new(test)?;
@@ -118,7 +118,7 @@ impl Topology {
             bpffs,
             folder,
         };
-        this.home_wg.wait_for_handshake(Duration::from_secs(10))?;
+        this.home_wg.wait_for_handshake(Duration::from_secs(30))?;
         Ok(this)
     }
 

@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Duration;
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result, anyhow, bail};
 
 use crate::netns::Handle;
 use crate::process::{Process, wait_until};
@@ -19,6 +19,9 @@ use crate::tools;
 
 /// Where userspace implementations put their control sockets.
 pub const SOCKETS: &str = "/var/run/wireguard";
+
+/// How long `wireguard-go` may take to make its interface, and to go: long enough for a busy machine.
+const PATIENCE: Duration = Duration::from_secs(30);
 
 /// A private key and its public half, both base64 as `wg` writes them.
 #[derive(Clone)]
@@ -179,7 +182,7 @@ impl Wireguard {
     fn remove(&mut self) -> Result<()> {
         match self.process.take() {
             Some(mut process) => process
-                .end(nix::sys::signal::Signal::SIGTERM, Duration::from_secs(5))
+                .end(nix::sys::signal::Signal::SIGTERM, PATIENCE)
                 .map(|_| ()),
             None => self
                 .netns
@@ -276,16 +279,12 @@ impl Wireguard {
         command.env("WG_I_PREFER_BUGGY_USERSPACE_TO_POLISHED_KMOD", "1");
         command.env("LOG_LEVEL", "error").args(["--foreground", name]);
         let mut process = Process::start("wireguard-go", command, &self.folder.join(format!("{name}.log")))?;
-        wait_until(
-            "wireguard-go to make its interface",
-            Duration::from_secs(10),
-            || {
-                process.alive()?;
-                tools::run(self.netns.command("wg")?.args(["show", name]))?;
-                self.netns.ip(&format!("link show dev {name}"))
-            },
-        )
-        .with_context(|| process.tail())?;
+        wait_until("wireguard-go to make its interface", PATIENCE, || {
+            process.alive()?;
+            tools::run(self.netns.command("wg")?.args(["show", name]))?;
+            self.netns.ip(&format!("link show dev {name}"))
+        })
+        .map_err(|error| anyhow!("{error:#}\n{}", process.tail()))?;
         Ok(process)
     }
 }

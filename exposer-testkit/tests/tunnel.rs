@@ -102,8 +102,14 @@ fn continuous_traffic_notices_a_gap() {
     let echo = Server::udp(&topology.home, service(7), "echo").unwrap();
     let drip = Server::tcp(&topology.home, service(7), "drip").unwrap();
     let client = edge_client(&topology);
-    let slow =
-        SlowTransfer::start(&client, drip.address(), 200_000, 2_000, Duration::from_millis(10)).unwrap();
+    let slow = SlowTransfer::start(
+        &client,
+        drip.address(),
+        20_000_000,
+        2_000,
+        Duration::from_millis(10),
+    )
+    .unwrap();
     let steady = UdpCounter::start(&client, echo.address(), Duration::from_millis(10)).unwrap();
     std::thread::sleep(Duration::from_millis(300));
     let report = steady.stop().unwrap();
@@ -113,8 +119,14 @@ fn continuous_traffic_notices_a_gap() {
         "{report:?}"
     );
     assert!(report.sent >= 10, "{report:?}");
+    assert!(slow.arrived() > 0 && !slow.is_finished());
+    slow.hurry().unwrap();
     let report = slow.finish().unwrap();
     report.transfer.check().unwrap();
+    assert!(
+        report.transfer.took < Duration::from_secs(15),
+        "the server did not hurry: {report:?}"
+    );
 
     let broken = UdpCounter::start(&client, echo.address(), Duration::from_millis(10)).unwrap();
     std::thread::sleep(Duration::from_millis(200));

@@ -3,7 +3,7 @@
 
 use std::collections::HashSet;
 use std::io::{self, Read as _, Write as _};
-use std::net::{SocketAddr, UdpSocket};
+use std::net::{SocketAddr, TcpStream, UdpSocket};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::{self, JoinHandle};
@@ -17,7 +17,7 @@ use super::{Client, pattern};
 use crate::interrupt::Patient;
 
 /// How long a stopped count waits for echoes that are still on their way.
-const STRAGGLERS: Duration = Duration::from_millis(500);
+const STRAGGLERS: Duration = Duration::from_secs(2);
 
 /// A steady stream of numbered datagrams to an echo; see [`UdpCounter::stop`].
 #[derive(Debug)]
@@ -149,6 +149,8 @@ fn receive_numbers(socket: &UdpSocket, ended: &AtomicBool) -> Received {
 #[derive(Debug)]
 pub struct SlowTransfer {
     arrived: Arc<AtomicU64>,
+    /// To tell the server to hurry.
+    sending: TcpStream,
     thread: JoinHandle<Result<SlowReport>>,
 }
 
@@ -171,10 +173,26 @@ impl SlowTransfer {
         let mut stream = client.connect(to)?;
         let seed = u64::from(to.port()) ^ bytes;
         stream.write_all(format!("DRIP {bytes} {seed} {chunk} {}\n", pause.as_millis()).as_bytes())?;
+        let sending = stream.try_clone()?;
         let arrived = Arc::new(AtomicU64::new(0));
         let counter = Arc::clone(&arrived);
         let thread = thread::spawn(move || take_slowly(stream, seed, bytes, &counter));
-        Ok(Self { arrived, thread })
+        Ok(Self {
+            arrived,
+            sending,
+            thread,
+        })
+    }
+
+    /// Lets the server send the rest as fast as it can.
+    ///
+    /// # Errors
+    ///
+    /// The connection is gone.
+    pub fn hurry(&self) -> Result<()> {
+        (&self.sending)
+            .write_all(b"\n")
+            .context("the slow download has ended")
     }
 
     /// Bytes that have arrived so far.

@@ -6,11 +6,11 @@
 //! | `DOWNLOAD bytes seed` | that many bytes of the seed's stream, then the end |
 //! | `UPLOAD bytes` | after that many bytes: their SHA-256 in hexadecimal |
 //! | `HALFCLOSE bytes seed` | reads to the client's end; then count and SHA-256 of what it read, and a download |
-//! | `DRIP bytes seed chunk milliseconds` | a download, `chunk` bytes at a time with pauses |
+//! | `DRIP bytes seed chunk milliseconds` | a download, `chunk` bytes at a time with pauses until the client sends a byte |
 //! | `ECHO` | every byte back, until the client's end |
 //! | `GET …` | an HTTP page with the server's name, for a person with curl |
 
-use std::io::{self, BufRead as _, BufReader, Write as _};
+use std::io::{self, BufRead as _, BufReader, Read as _, Write as _};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::os::fd::AsFd as _;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -208,13 +208,21 @@ fn drip(
     let chunk = usize::try_from(chunk)
         .unwrap_or(usize::MAX)
         .clamp(1, pattern::BLOCK);
+    let mut hurry = false;
     pattern::stream(seed, bytes, |block| {
         for part in block.chunks(chunk) {
             if shared.ended.load(Ordering::Relaxed) {
                 return Err(io::ErrorKind::ConnectionAborted.into());
             }
             to.write_all(part)?;
-            thread::sleep(pause);
+            let mut wait = [PollFd::new(to.as_fd(), PollFlags::POLLIN)];
+            if !hurry && poll(&mut wait, PollTimeout::ZERO).is_ok_and(|ready| ready > 0) {
+                // Taken, because closing with bytes unread would send a reset instead of an end.
+                hurry = (&mut to).read(&mut [0; 1])? > 0;
+            }
+            if !hurry {
+                thread::sleep(pause);
+            }
         }
         Ok(())
     })

@@ -23,7 +23,7 @@ use crate::settings::{self, Route};
 use crate::view::{Counted, Status};
 
 /// How long anything of the control path may take before the demo calls it failed.
-pub const PATIENCE: Duration = Duration::from_secs(15);
+pub const PATIENCE: Duration = Duration::from_secs(30);
 
 /// Everything that runs. The fields are dropped in their order: processes before the network that they stand in.
 pub struct Stage {

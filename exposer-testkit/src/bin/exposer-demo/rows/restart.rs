@@ -12,12 +12,14 @@ use super::{GAME, WEB};
 use crate::settings::Route;
 use crate::stage::Stage;
 
-/// The transfer: 16 MB at about 2 MB/s, so that the kill and the restart fall into its middle.
-const BYTES: u64 = 16_000_000;
+/// The transfer: 60 MB at about 2 MB/s, so that the kill and the restart fall into its middle on a slow machine too;
+/// what is left when the daemon is back comes at full speed.
+const BYTES: u64 = 60_000_000;
 const CHUNK: u64 = 20_000;
 const PAUSE: Duration = Duration::from_millis(10);
-/// How long nothing may come: far above scheduling noise, far below a retransmission that backed off.
-const GAP: Duration = Duration::from_millis(1_000);
+/// How long nothing may come: far above the noise of a busy machine. That bytes came while the daemon was dead is asked
+/// for besides.
+const GAP: Duration = Duration::from_secs(3);
 
 /// Kills and restarts the daemon while a download and a UDP stream run.
 pub fn run(stage: &mut Stage) -> Result<String> {
@@ -39,8 +41,11 @@ pub fn run(stage: &mut Stage) -> Result<String> {
     stage.start_edge(Route::Kernel)?;
     stage.wait_ready()?;
     let still_running = !slow.is_finished();
-    let slow = slow.finish()?;
+    interrupt::sleep(Duration::from_millis(500))?;
+    // Before the rest of the download comes at full speed: a full queue in the tunnel drops datagrams by right.
     let steady = steady.stop()?;
+    slow.hurry()?;
+    let slow = slow.finish()?;
 
     slow.transfer.check()?;
     ensure!(

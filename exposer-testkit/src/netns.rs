@@ -6,6 +6,8 @@
 //!
 //! Commands enter by setns(2) before exec, not by `ip netns exec`, which mounts a fresh /sys and so hides every bpffs.
 
+mod sweep;
+
 use std::ffi::CString;
 use std::fs::{self, File};
 use std::future::Future;
@@ -23,7 +25,7 @@ use anyhow::{Context as _, Result, bail};
 use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, setns, unshare};
 
-use crate::claim::{self, Claim, Leftover};
+use crate::claim::Claim;
 use crate::tools;
 
 const KIND: &str = "netns";
@@ -58,7 +60,7 @@ impl Netns {
     ///
     /// No privilege, or no `ip`.
     pub fn new(test: &str, role: &str) -> Result<Self> {
-        sweep();
+        sweep::sweep();
         let number = COUNT.fetch_add(1, Ordering::Relaxed);
         let name = format!("xpo-{test}-{role}-{}-{number}", std::process::id());
         let claim = Claim::new(KIND, &name)?;
@@ -330,50 +332,6 @@ fn delete(name: &str) {
     if let Ok(ip) = tools::find("ip") {
         let _ = tools::run(Command::new(ip).args(["netns", "del", name]));
     }
-}
-
-/// Deletes what dead runs of this crate left behind, their processes first.
-fn sweep() {
-    for left in claim::leftovers(KIND) {
-        sweep_one(&left);
-        left.forget();
-    }
-}
-
-fn sweep_one(left: &Leftover) {
-    let path = Path::new(FOLDER).join(&left.name);
-    let Ok(inode) = left.note.parse::<u64>() else {
-        return;
-    };
-    // The inode proves that the name still stands for the namespace that was claimed.
-    if !left.name.starts_with("xpo-") || !path.metadata().is_ok_and(|meta| meta.ino() == inode) {
-        return;
-    }
-    for pid in members(&left.name, inode) {
-        let _ = nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGKILL);
-    }
-    delete(&left.name);
-}
-
-/// The processes that this crate started in the namespace `name`, whose inode is given.
-fn members(name: &str, inode: u64) -> Vec<nix::unistd::Pid> {
-    let Ok(entries) = fs::read_dir("/proc") else {
-        return Vec::new();
-    };
-    let mark = format!("{MARK}={name}");
-    let marked = |pid: &i32| {
-        fs::read(format!("/proc/{pid}/environ")).is_ok_and(|text| {
-            text.split(|byte| *byte == 0)
-                .any(|entry| entry == mark.as_bytes())
-        })
-    };
-    entries
-        .flatten()
-        .filter_map(|entry| entry.file_name().to_str()?.parse().ok())
-        .filter(|pid| fs::metadata(format!("/proc/{pid}/ns/net")).is_ok_and(|meta| meta.ino() == inode))
-        .filter(marked)
-        .map(nix::unistd::Pid::from_raw)
-        .collect()
 }
 
 /// Prints a line for the person who reads a failed test.

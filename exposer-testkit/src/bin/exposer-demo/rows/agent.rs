@@ -55,7 +55,7 @@ pub fn run(stage: &mut Stage) -> Result<String> {
     );
     Ok(format!(
         "agent killed: Services stayed up, the one deleted meanwhile closed {} ms after its restart; {cut} control \
-         connection cut: back after {} ms; UDP all along: {} sent, {} lost",
+         connection cut: seen back in the status after {} ms; UDP all along: {} sent, {} lost",
         closed.as_millis(),
         back.as_millis(),
         steady.sent,

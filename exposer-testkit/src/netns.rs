@@ -201,6 +201,15 @@ impl Handle {
             .context("cannot start a thread")
     }
 
+    /// The folder that commands inside see as `target`: the source of its private mount, if it has one.
+    #[must_use]
+    pub fn seen_from_outside(&self, target: &Path) -> PathBuf {
+        self.mounts
+            .iter()
+            .find(|(_, to)| to == target)
+            .map_or_else(|| target.to_owned(), |(source, _)| source.clone())
+    }
+
     /// A command that will run inside the namespace, with the private mounts of [`Netns::private_mount`].
     ///
     /// # Errors

@@ -7,6 +7,7 @@
 use std::fs;
 use std::io::Write as _;
 use std::net::SocketAddr;
+use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Duration;
@@ -278,10 +279,16 @@ impl Wireguard {
         // Without this it prints a banner that advises against its use on Linux, and waits.
         command.env("WG_I_PREFER_BUGGY_USERSPACE_TO_POLISHED_KMOD", "1");
         command.env("LOG_LEVEL", "error").args(["--foreground", name]);
+        let socket = self
+            .netns
+            .seen_from_outside(Path::new(SOCKETS))
+            .join(format!("{name}.sock"));
         let mut process = Process::start("wireguard-go", command, &self.folder.join(format!("{name}.log")))?;
         wait_until("wireguard-go to make its interface", PATIENCE, || {
             process.alive()?;
-            tools::run(self.netns.command("wg")?.args(["show", name]))?;
+            // Not by `wg`: it deletes a socket that refuses, which this one does for the moment between bind(2) and
+            // listen(2), and wireguard-go ends when its socket is gone.
+            UnixStream::connect(&socket).with_context(|| format!("{} does not answer", socket.display()))?;
             self.netns.ip(&format!("link show dev {name}"))
         })
         .map_err(|error| anyhow!("{error:#}\n{}", process.tail()))?;

@@ -1,5 +1,6 @@
 //! The kernel path alone, over real WireGuard: programs loaded and attached by the datapath itself, traffic both
 //! ways, and what stays when the datapath is dropped. The topology is drawn in `exposer_testkit::topology`.
+//! Needs root.
 #![expect(
     clippy::arithmetic_side_effects,
     clippy::indexing_slicing,

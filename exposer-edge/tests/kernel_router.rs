@@ -1,5 +1,6 @@
 //! What a router owes (DESIGN §2), with real peers: datagrams larger than any link, clients with large MTUs, ICMP errors
 //! both ways, traceroute. The userspace path is not there, so nothing but the kernel path can answer.
+//! Needs root.
 #![expect(
     clippy::arithmetic_side_effects,
     clippy::indexing_slicing,

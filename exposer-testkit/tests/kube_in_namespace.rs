@@ -1,4 +1,5 @@
 //! The embedded API server serves inside a network namespace from a listener that was bound there, and comes back there.
+//! Needs root.
 
 use std::net::TcpListener;
 

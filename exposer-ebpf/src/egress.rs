@@ -5,7 +5,7 @@ use aya_ebpf::helpers::generated::{bpf_redirect, bpf_redirect_neigh, bpf_skb_cha
 use aya_ebpf::programs::TcContext;
 use exposer_common::flow::FlowEntry;
 use exposer_common::link::LinkEntry;
-use exposer_common::net::parse::ETH_LEN;
+use exposer_common::net::parse::ETH_LEN_U32;
 use exposer_common::verdict::Reason;
 
 use crate::maps::LINKS;
@@ -47,7 +47,7 @@ pub fn into_tunnel(link: &LinkEntry) -> i32 {
 pub fn by_neighbour(ctx: &TcContext, link: &LinkEntry, on_link: bool) -> Result<i32, Reason> {
     let skb = ctx.skb.skb;
     // SAFETY: the context is valid; pointers into the packet are not used after this.
-    let changed = unsafe { bpf_skb_change_head(skb, ETH_LEN as u32, 0) };
+    let changed = unsafe { bpf_skb_change_head(skb, ETH_LEN_U32, 0) };
     if changed != 0 {
         return Err(Reason::RewriteFailed);
     }
@@ -61,6 +61,7 @@ pub fn by_neighbour(ctx: &TcContext, link: &LinkEntry, on_link: bool) -> Result<
                 ipv6_nh: [u32::from_ne_bytes(link.next_hop), 0, 0, 0],
             },
         };
+        #[expect(clippy::cast_possible_truncation, reason = "20 bytes")]
         let length = size_of::<bpf_redir_neigh>() as i32;
         // SAFETY: the parameters are fully initialised, and the length is theirs.
         unsafe { bpf_redirect_neigh(link.ifindex, &mut hop, length, 0) }

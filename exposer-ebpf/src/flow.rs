@@ -57,13 +57,13 @@ pub fn note(entry: *mut FlowEntry, now: u64, tcp_flags: u8, bytes: u32) {
 /// The reason why the packet goes to the stack. Nothing of the packet has been written then.
 #[inline(always)]
 pub fn find_or_make(ctx: &TcContext, packet: &Packet, key: &FlowKey, now: u64) -> Result<Found, Reason> {
-    if let Some(entry) = FLOWS.get_ptr_mut(key) {
-        if !packet.transport.opens() || still_open(entry, key, now) {
-            return Ok(Found {
-                entry,
-                reason: Reason::ForwardHit,
-            });
-        }
+    if let Some(entry) = FLOWS.get_ptr_mut(key)
+        && (!packet.transport.opens() || still_open(entry, key, now))
+    {
+        return Ok(Found {
+            entry,
+            reason: Reason::ForwardHit,
+        });
     }
     make(ctx, packet, key, now)
 }
@@ -76,7 +76,7 @@ fn still_open(entry: *mut FlowEntry, key: &FlowKey, now: u64) -> bool {
     // SAFETY: from a map lookup of this run; the reference ends before anything else touches the entry.
     let forward = unsafe { &mut *entry };
     let reply_key = opposite_key(forward, key.proto);
-    let Some(reply) = REPLIES.get_ptr_mut(&reply_key) else {
+    let Some(reply) = REPLIES.get_ptr_mut(reply_key) else {
         let _ = FLOWS.remove(key);
         return false;
     };
@@ -96,12 +96,12 @@ fn still_open(entry: *mut FlowEntry, key: &FlowKey, now: u64) -> bool {
         pad: 0,
     };
     // SAFETY: two words are read; a slot reused meanwhile gives a wrong generation, and the flow is then made anew.
-    let current = unsafe { SERVICES.get(&service) };
+    let current = unsafe { SERVICES.get(service) };
     if !current
         .is_some_and(|current| current.index == forward.service && current.generation == forward.generation)
     {
         let _ = FLOWS.remove(key);
-        let _ = REPLIES.remove(&reply_key);
+        let _ = REPLIES.remove(reply_key);
         return false;
     }
     (forward.tcp_flags, forward.created) = (0, now);
@@ -125,7 +125,7 @@ fn make(ctx: &TcContext, packet: &Packet, key: &FlowKey, now: u64) -> Result<Fou
     };
     // SAFETY: copied at once; a slot reused meanwhile gives another service's target for this one flow, as a service
     // that changes at this very moment would.
-    let service = *unsafe { SERVICES.get(&service) }.ok_or(Reason::NoService)?;
+    let service = *unsafe { SERVICES.get(service) }.ok_or(Reason::NoService)?;
     let on_link = guard::source(key.saddr)?;
     guard::no_live_socket(ctx, key, proto)?;
     if matches!(proto, L4Proto::Tcp) {
@@ -158,7 +158,7 @@ fn establish(key: &FlowKey, service: &ServiceEntry, on_link: bool, now: u64) -> 
             now,
         };
         let reply_key = flow.reply_key();
-        match REPLIES.insert(&reply_key, flow.reply(), BPF_NOEXIST.into()) {
+        match REPLIES.insert(reply_key, flow.reply(), BPF_NOEXIST.into()) {
             Ok(()) => return enter_forward(&flow, &reply_key, true),
             Err(EEXIST) => {
                 if adopt(&flow, &reply_key) {
@@ -199,7 +199,7 @@ fn adopt(flow: &NewFlow<'_>, reply_key: &FlowKey) -> bool {
 fn enter_forward(flow: &NewFlow<'_>, reply_key: &FlowKey, ours: bool) -> Result<Found, Reason> {
     match FLOWS.insert(flow.key, flow.forward(), BPF_NOEXIST.into()) {
         Ok(()) => count_service(flow.service.index, |counters| {
-            counters.flows = counters.flows.wrapping_add(1)
+            counters.flows = counters.flows.wrapping_add(1);
         }),
         Err(EEXIST) => {}
         Err(_) => {

@@ -15,7 +15,8 @@ use crate::maps::ICMP_BUDGET;
 use crate::packet;
 
 /// Bytes of IPv4 and ICMP header that an answer puts before its quote.
-const ADDED: usize = IPV4_LEN + ICMP_LEN;
+const ADDED: i32 = 28;
+const _: () = assert!(ADDED.unsigned_abs() as usize == IPV4_LEN + ICMP_LEN);
 /// Bytes of a quoted TCP header: as far as the checksum and two more, for the checksum may yet be finished.
 const TCP_QUOTE: usize = 20;
 /// Bytes of a quoted UDP header.
@@ -130,7 +131,7 @@ fn make<const Q: usize>(ctx: &TcContext, what: Answer, check_at: usize) -> Resul
     }
     let flags = u64::from(BPF_F_ADJ_ROOM_FIXED_GSO | BPF_F_ADJ_ROOM_NO_CSUM_RESET);
     // SAFETY: as above.
-    let grown = unsafe { bpf_skb_adjust_room(skb, ADDED as i32, bpf_adj_room_mode::BPF_ADJ_ROOM_MAC, flags) };
+    let grown = unsafe { bpf_skb_adjust_room(skb, ADDED, bpf_adj_room_mode::BPF_ADJ_ROOM_MAC, flags) };
     if grown != 0 {
         return Err(Reason::RewriteFailed);
     }
@@ -144,9 +145,8 @@ fn make<const Q: usize>(ctx: &TcContext, what: Answer, check_at: usize) -> Resul
 fn fill<const Q: usize>(made: &mut Made<Q>, what: Answer, check_at: usize) {
     core::mem::swap(&mut made.to, &mut made.from);
     let [.., s0, s1, s2, s3, d0, d1, d2, d3] = made.quoted_ip;
-    let total = (ADDED as u16)
-        .wrapping_add(IPV4_LEN as u16)
-        .wrapping_add(Q as u16);
+    #[expect(clippy::cast_possible_truncation, reason = "28 + 20 + 20 at most")]
+    let total = size_of::<Made<Q>>().wrapping_sub(ETH_LEN) as u16;
     let [t0, t1] = total.to_be_bytes();
     // TTL 64, ICMP, from the address that was spoken to.
     made.ip = [

@@ -9,8 +9,10 @@ use crate::maps::{REASONS, SERVICE_STATS};
 #[inline(always)]
 pub fn count_reason(reason: Reason) {
     if let Some(count) = REASONS.get_ptr_mut(reason.index()) {
-        // SAFETY: the cell is this CPU's own, and a TC program is not interrupted by another on the same CPU.
-        unsafe { *count = (*count).wrapping_add(1) };
+        // SAFETY: the cell is this CPU's own, and a TC program is not interrupted by another on the same CPU; the
+        // reference ends with this function.
+        let count = unsafe { &mut *count };
+        *count = count.wrapping_add(1);
     }
 }
 

@@ -103,7 +103,7 @@ fn count_out(service: u32, bytes: u32) {
 fn later(ctx: &TcContext, ip: &Ipv4, proto: L4Proto) -> Result<Outcome, Reason> {
     let now = flow::now();
     let key = fragment::recall(ip, proto, zone(), now)?;
-    let found = REPLIES.get_ptr_mut(&key).ok_or(Reason::Fragment)?;
+    let found = REPLIES.get_ptr_mut(key).ok_or(Reason::Fragment)?;
     if ip.ttl <= 1 {
         return Err(Reason::TtlExpired);
     }
@@ -124,7 +124,7 @@ fn later(ctx: &TcContext, ip: &Ipv4, proto: L4Proto) -> Result<Outcome, Reason> 
 #[inline(always)]
 fn error(ctx: &TcContext, ip: &Ipv4) -> Result<Outcome, Reason> {
     let about = icmp::about(ctx, L3, zone())?;
-    let found = REPLIES.get_ptr_mut(&about.key).ok_or(Reason::IcmpOther)?;
+    let found = REPLIES.get_ptr_mut(about.key).ok_or(Reason::IcmpOther)?;
     if about.absurd {
         return Err(Reason::IcmpAbsurd);
     }

@@ -4,7 +4,7 @@ use aya_ebpf::programs::TcContext;
 use exposer_common::flow::FlowEntry;
 use exposer_common::link::LinkEntry;
 use exposer_common::net::icmp::Answer;
-use exposer_common::net::parse::{ETH_LEN, Ipv4, Part, TCP_SYN, Upper};
+use exposer_common::net::parse::{ETH_LEN, ETH_LEN_U32, Ipv4, Part, TCP_SYN, Upper};
 use exposer_common::service::{L4Proto, PortMode};
 use exposer_common::verdict::Reason;
 
@@ -79,7 +79,7 @@ fn send(ctx: &TcContext, packet: &Packet, found: &flow::Found, now: u64) -> Resu
             redirect,
         });
     }
-    let bytes = ctx.len().wrapping_sub(ETH_LEN as u32);
+    let bytes = ctx.len().wrapping_sub(ETH_LEN_U32);
     if size_on_the_wire(ctx, packet) > link.mtu {
         if packet.ip.dont_fragment {
             let mtu = u16::try_from(link.mtu).unwrap_or(u16::MAX);
@@ -133,7 +133,7 @@ fn count_in(service: u32, bytes: u32) {
 fn later(ctx: &TcContext, ip: &Ipv4, proto: L4Proto) -> Result<Outcome, Reason> {
     let now = flow::now();
     let key = fragment::recall(ip, proto, zone(), now)?;
-    let found = FLOWS.get_ptr_mut(&key).ok_or(Reason::Fragment)?;
+    let found = FLOWS.get_ptr_mut(key).ok_or(Reason::Fragment)?;
     // SAFETY: as in send.
     let entry = unsafe { &*found };
     let link = egress::link(entry, Reason::TunnelDown)?;
@@ -142,7 +142,7 @@ fn later(ctx: &TcContext, ip: &Ipv4, proto: L4Proto) -> Result<Outcome, Reason> 
         return Err(Reason::TtlExpired);
     }
     rewrite::apply_addresses(ctx, ETH_LEN, entry)?;
-    let bytes = ctx.len().wrapping_sub(ETH_LEN as u32);
+    let bytes = ctx.len().wrapping_sub(ETH_LEN_U32);
     let service = entry.service;
     flow::note(found, now, 0, bytes);
     count_in(service, bytes);
@@ -156,7 +156,7 @@ fn later(ctx: &TcContext, ip: &Ipv4, proto: L4Proto) -> Result<Outcome, Reason> 
 #[inline(always)]
 fn error(ctx: &TcContext, ip: &Ipv4) -> Result<Outcome, Reason> {
     let about = icmp::about(ctx, ETH_LEN, zone())?;
-    let found: *mut FlowEntry = FLOWS.get_ptr_mut(&about.key).ok_or(Reason::IcmpOther)?;
+    let found: *mut FlowEntry = FLOWS.get_ptr_mut(about.key).ok_or(Reason::IcmpOther)?;
     if about.absurd {
         return Err(Reason::IcmpAbsurd);
     }

@@ -1,11 +1,7 @@
 //! The kernel path alone, over real WireGuard: programs loaded and attached by the datapath itself, traffic both
 //! ways, and what stays when the datapath is dropped. The topology is drawn in `exposer_testkit::topology`.
 //! Needs root.
-#![expect(
-    clippy::arithmetic_side_effects,
-    clippy::indexing_slicing,
-    reason = "test code"
-)]
+#![expect(clippy::arithmetic_side_effects, reason = "test code")]
 
 mod kernel_stage;
 

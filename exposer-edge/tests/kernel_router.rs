@@ -1,11 +1,5 @@
 //! What a router owes (DESIGN §2), with real peers: datagrams larger than any link, clients with large MTUs, ICMP errors
-//! both ways, traceroute. The userspace path is not there, so nothing but the kernel path can answer.
-//! Needs root.
-#![expect(
-    clippy::arithmetic_side_effects,
-    clippy::indexing_slicing,
-    reason = "test code"
-)]
+//! both ways, traceroute. The userspace path is not there, so nothing but the kernel path can answer. Needs root.
 
 mod kernel_stage;
 

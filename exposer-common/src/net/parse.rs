@@ -5,6 +5,8 @@ use crate::verdict::Reason;
 
 /// Bytes of an Ethernet header (IEEE 802.3).
 pub const ETH_LEN: usize = 14;
+/// The same, as the helpers count.
+pub const ETH_LEN_U32: u32 = 14;
 /// Bytes of an IPv4 header without options (RFC 791).
 pub const IPV4_LEN: usize = 20;
 /// Bytes of a TCP header without options (RFC 9293).

@@ -1,7 +1,5 @@
 //! The stage of the kernel path's stories: the standard topology, with the kernel datapath in the edge's namespace and
 //! nothing else, so that whatever answers is the kernel path.
-#![expect(dead_code, reason = "each story uses its part")]
-
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
@@ -30,11 +28,10 @@ pub struct Stage {
     pub datapath: KernelDatapath,
 }
 
-fn prefix(text: &str) -> Prefix {
-    let (address, length) = text.split_once('/').unwrap();
+fn prefix(address: impl Into<IpAddr>, length: u8) -> Prefix {
     Prefix {
-        address: address.parse().unwrap(),
-        length: length.parse().unwrap(),
+        address: address.into(),
+        length,
     }
 }
 
@@ -50,7 +47,7 @@ pub fn environment(topology: &Topology) -> Result<Environment> {
             ifindex: Some(index(WAN)?),
             mtu: 1500,
             ethernet: true,
-            addresses: vec![prefix("44.128.0.2/24")],
+            addresses: vec![prefix([44, 128, 0, 2], 24)],
             gateway: Some(CLIENT_ON_LINK),
         },
         tunnel: LinkState {
@@ -58,12 +55,12 @@ pub fn environment(topology: &Topology) -> Result<Environment> {
             ifindex: Some(index(TUNNEL)?),
             mtu: TUNNEL_MTU,
             ethernet: false,
-            addresses: vec![prefix("10.0.0.1/24")],
+            addresses: vec![prefix([10, 0, 0, 1], 24)],
             gateway: None,
         },
         public_addresses: vec![IpAddr::V4(EDGE_PUBLIC)],
         snat_address: Some(EDGE_TUNNEL),
-        home_prefixes: vec![prefix("10.96.0.0/16"), prefix("10.0.0.0/24")],
+        home_prefixes: vec![prefix([10, 96, 0, 0], 16), prefix([10, 0, 0, 0], 24)],
         own_addresses: vec![IpAddr::V4(EDGE_PUBLIC), IpAddr::V4(EDGE_TUNNEL)],
     })
 }

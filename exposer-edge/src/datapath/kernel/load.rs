@@ -40,7 +40,7 @@ pub fn load(object: &[u8], bpffs: &Path, wan_zone: u8, tunnel_zone: u8) -> Resul
     loader.verifier_log_level(VerifierLogLevel::STATS);
     let dir = pin_dir(bpffs);
     for name in MAPS {
-        loader.map_pin_path(*name, dir.join(name));
+        loader.map_pin_path(name, dir.join(name));
     }
     let mut ebpf = loader.load(object).map_err(bpf("loading the eBPF object"))?;
     for name in [PROG_WAN_INGRESS, PROG_TUNNEL_INGRESS] {

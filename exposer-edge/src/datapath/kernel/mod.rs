@@ -8,12 +8,14 @@
 //! | [`attach`] | the attach ladder |
 //! | [`maps`], [`batch`], [`table`] | typed access to the maps, the flow table among them |
 //! | [`network`] | interfaces and prefixes |
+//! | [`cells`] | single cells of the port table and the services |
 //! | [`services`] | bindings, and what becomes of their flows when they go |
 //! | [`sweep`] | expiry |
 //! | [`cleanup`] | taking everything away |
 
 pub mod attach;
 pub mod batch;
+pub mod cells;
 pub mod cleanup;
 pub mod clock;
 pub mod error;

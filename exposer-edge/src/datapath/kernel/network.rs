@@ -141,7 +141,7 @@ mod tests {
         let kind = |text: &str| {
             let prefix = prefix(text);
             let IpAddr::V4(address) = prefix.address else {
-                unreachable!()
+                panic!("{text} is not IPv4")
             };
             nets.get(&(address, prefix.length)).copied()
         };

@@ -6,17 +6,15 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
-use std::os::fd::AsFd;
 use std::sync::PoisonError;
 use std::time::{Duration, Instant};
 
-use aya::maps::{IterableMap, MapError};
 use exposer_common::model::{ClientIp, Protocol};
-use exposer_common::service::{L4Proto, PORT_SLOTS, PortMode, ServiceEntry, ServiceKey};
+use exposer_common::service::{PortMode, ServiceEntry};
 
 use super::KernelSettings;
-use super::batch;
-use super::error::{bpf, os_error};
+use super::cells::{delete, get, managed_ports, service_key, set_port};
+use super::error::bpf;
 use super::maps::ConfigMaps;
 use super::sweep::{Cut, IdleTimeouts, Sweeper};
 use crate::config::PortRange;
@@ -351,61 +349,9 @@ impl Services {
             egress_zone: self.tunnel_zone,
             snat_address: snat_address.octets(),
             snat_first: self.snat_range.first(),
-            snat_count: u16::try_from(self.snat_range.count()).unwrap_or(u16::MAX),
+            snat_count: self.snat_range.count(),
             index: binding.index,
             generation: binding.generation,
         })
     }
-}
-
-fn service_key(address: Ipv4Addr, key: BindingKey) -> ServiceKey {
-    ServiceKey {
-        address: address.octets(),
-        port: key.port,
-        proto: key.protocol.into(),
-        pad: 0,
-    }
-}
-
-fn get(maps: &ConfigMaps, key: &ServiceKey) -> Result<Option<ServiceEntry>, DatapathError> {
-    match maps.services.get(key, 0) {
-        Ok(entry) => Ok(Some(entry)),
-        Err(MapError::KeyNotFound) => Ok(None),
-        Err(error) => Err(bpf("reading the map SERVICES")(error)),
-    }
-}
-
-fn delete(maps: &mut ConfigMaps, key: &ServiceKey) -> Result<(), DatapathError> {
-    match maps.services.remove(key) {
-        Ok(()) | Err(MapError::KeyNotFound) => Ok(()),
-        Err(error) if os_error(&error) == Some(libc::ENOENT) => Ok(()),
-        Err(error) => Err(bpf("deleting from the map SERVICES")(error)),
-    }
-}
-
-fn set_port(maps: &mut ConfigMaps, key: BindingKey, mode: PortMode) -> Result<(), DatapathError> {
-    let slot = L4Proto::from(key.protocol).port_slot(key.port);
-    maps.ports
-        .set(slot, mode, 0)
-        .map_err(bpf("writing the map PORTS"))
-}
-
-/// Every port whose cell in `PORTS` says that it is ours.
-fn managed_ports(maps: &ConfigMaps) -> Result<Vec<BindingKey>, DatapathError> {
-    let mut ports = Vec::new();
-    batch::for_each(maps.ports.map().fd().as_fd(), |slot: &u32, mode: &PortMode| {
-        let protocol = if *slot < PORT_SLOTS / 2 {
-            Protocol::Tcp
-        } else {
-            Protocol::Udp
-        };
-        if let (true, Ok(port)) = (*mode != PortMode::Unmanaged, u16::try_from(*slot & 0xffff)) {
-            ports.push(BindingKey { port, protocol });
-        }
-    })
-    .map_err(|source| DatapathError::System {
-        action: "reading the map PORTS".to_owned(),
-        source,
-    })?;
-    Ok(ports)
 }

@@ -156,7 +156,7 @@ fn run(mut maps: FlowMaps, timeouts: &IdleTimeouts, inbox: &Receiver<Order>, liv
                 *live.lock().unwrap_or_else(PoisonError::into_inner) = Arc::new(swept.live);
             }
             Err(error) => {
-                tracing::warn!(component = "kernel", action = "sweep", %error, "sweeping the flow table failed")
+                tracing::warn!(component = "kernel", action = "sweep", %error, "sweeping the flow table failed");
             }
         }
     }

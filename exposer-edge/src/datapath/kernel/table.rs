@@ -127,7 +127,7 @@ pub fn entries(
 ) -> Result<Vec<(FlowKey, FlowEntry)>, DatapathError> {
     let mut all = Vec::new();
     batch::for_each(map.map().fd().as_fd(), |key: &FlowKey, entry: &FlowEntry| {
-        all.push((*key, *entry))
+        all.push((*key, *entry));
     })
     .map_err(|source| DatapathError::System {
         action: "reading the flow table".to_owned(),

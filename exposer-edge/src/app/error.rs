@@ -7,7 +7,7 @@ use thiserror::Error;
 
 use crate::admin::AdminError;
 
-/// See the [module](self).
+/// What ended the daemon, or kept it from starting.
 #[derive(Debug, Error)]
 pub enum AppError {
     /// The token file can't be read.

@@ -7,11 +7,12 @@
 //! | [`registry`], [`ports`], [`slots`], [`target`], [`claim`] | who has which subdomain, port, index, backend |
 //! | [`programming`], [`plan`], [`outcome`] | what the datapath was told, what is still to do, what agents are told |
 //! | [`agents`], [`view`] | who is connected, what it was told, for how long it has been away; for the status |
-//! | [`state_file`], [`zones`] | what survives a restart |
+//! | [`state_file`], `keeping`, `saved`, [`zones`] | what survives a restart |
 
 pub mod agents;
 pub mod claim;
 pub mod core;
+mod keeping;
 pub mod outcome;
 mod placement;
 pub mod plan;

@@ -6,27 +6,52 @@
     reason = "test code: a failed expectation is a failed test"
 )]
 
+use std::net::TcpListener;
+use std::os::fd::OwnedFd;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
-use std::process::Command;
 
+use exposer_testkit::netns::Netns;
 use serde_json::Value;
 use tempfile::TempDir;
 
 /// Runs a script of shell commands and then `check --output json` with `flags`, all in a new network namespace.
 fn check(script: &str, flags: &str) -> (i32, Value) {
+    check_in(&Netns::new("check", "edge").expect("a namespace"), script, flags)
+}
+
+/// As [`check`], while another program of the namespace, `sleep`, listens on `address` (TCP).
+fn check_beside(address: &str, script: &str, flags: &str) -> (i32, Value) {
+    let netns = Netns::new("check", "edge").expect("a namespace");
+    let listener = netns.run(|| Ok(TcpListener::bind(address)?)).expect("it is free");
+    let mut other = netns
+        .command("sleep")
+        .expect("coreutils")
+        .arg("60")
+        .stdin(OwnedFd::from(listener))
+        .spawn()
+        .expect("it starts");
+    let told = check_in(&netns, script, flags);
+    other.kill().expect("it still ran");
+    other.wait().expect("it ended");
+    told
+}
+
+fn check_in(netns: &Netns, script: &str, flags: &str) -> (i32, Value) {
     let line = format!(
-        "set -e; ip link set lo up; {script}; exec {} check --output json {flags}",
+        "set -e; {script}; exec {} check --output json {flags}",
         env!("CARGO_BIN_EXE_exposer-edge")
     );
-    let output = Command::new("unshare")
-        .args(["--net", "sh", "-c", &line])
+    let output = netns
+        .command("sh")
+        .expect("a shell")
+        .args(["-c", &line])
         .env_remove("EXPOSER_LISTEN_ADDR")
         .output()
-        .expect("unshare (util-linux) runs");
+        .expect("the shell starts");
     let error = String::from_utf8_lossy(&output.stderr);
     let report = serde_json::from_slice(&output.stdout)
-        .unwrap_or_else(|parse| panic!("no JSON (is this root?): {parse}: {output:?} {error}"));
+        .unwrap_or_else(|parse| panic!("no JSON: {parse}: {output:?} {error}"));
     (output.status.code().expect("it was not killed"), report)
 }
 
@@ -158,24 +183,22 @@ fn a_firewall_in_the_way_is_named_with_the_command_that_mends_it() {
 fn ports_of_docker_and_of_other_programs_are_reserved() {
     let rules = "nft add table ip nat; nft add chain ip nat prerouting '{ type nat hook prerouting priority -100; }'; \
         nft add rule ip nat prerouting tcp dport 8080 dnat to 172.17.0.2:80";
-    let listener = "python3 -c 'import socket,time; s=socket.socket(); s.bind((\"0.0.0.0\",8081)); s.listen(); time.sleep(8)' >/dev/null 2>&1 & sleep 0.5";
-    let (_, report) = check(&format!("{rules}; {listener}"), "");
+    let (_, report) = check_beside("0.0.0.0:8081", rules, "");
     let (_, found, _) = row(&report, "reserved-ports");
     assert!(
         found.contains("8080/tcp sent elsewhere by a nat rule of this host (table ip nat"),
         "{found}"
     );
-    assert!(found.contains("8081/tcp in use by python"), "{found}");
+    assert!(found.contains("8081/tcp in use by sleep"), "{found}");
 }
 
 #[test]
 fn an_address_that_another_program_has_is_a_failure() {
-    let listener = "python3 -c 'import socket,time; s=socket.socket(); s.bind((\"127.0.0.1\",9091)); s.listen(); time.sleep(8)' >/dev/null 2>&1 & sleep 0.5";
-    let (code, report) = check(listener, "");
+    let (code, report) = check_beside("127.0.0.1:9091", "true", "");
     let (state, found, remedy) = row(&report, "admin-address");
     assert_eq!((state.as_str(), code), ("fail", 1), "{found}");
     assert!(
-        found.contains("python") && remedy.contains("EXPOSER_ADMIN_ADDR"),
+        found.contains("sleep") && remedy.contains("EXPOSER_ADMIN_ADDR"),
         "{found}; {remedy}"
     );
 }

@@ -5,14 +5,14 @@
     reason = "test code: a failed expectation is a failed test"
 )]
 
-use std::io::{BufRead as _, BufReader};
 use std::net::{TcpListener, TcpStream, UdpSocket};
-use std::process::{Child, Command, Stdio};
+use std::os::fd::OwnedFd;
+use std::process::{Child, Command};
 
 use exposer_common::model::Protocol;
 use exposer_edge::net::listeners::{self, owner_of};
 
-/// Another process that listens on 127.0.0.2, TCP and UDP, and says its ports; ends with the test.
+/// Another process that listens on 127.0.0.2, TCP and UDP; ends with the test.
 struct Other {
     child: Child,
     tcp: u16,
@@ -21,26 +21,20 @@ struct Other {
 
 impl Other {
     fn start() -> Self {
-        let script = "import socket,sys,time\n\
-            t=socket.socket(); t.bind(('127.0.0.2',0)); t.listen()\n\
-            u=socket.socket(socket.AF_INET,socket.SOCK_DGRAM); u.bind(('127.0.0.2',0))\n\
-            print(t.getsockname()[1],u.getsockname()[1],flush=True)\n\
-            sys.stdin.read()";
-        let mut child = Command::new("python3")
-            .args(["-c", script])
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
+        let tcp = TcpListener::bind("127.0.0.2:0").unwrap();
+        let udp = UdpSocket::bind("127.0.0.2:0").unwrap();
+        let ports = (tcp.local_addr().unwrap().port(), udp.local_addr().unwrap().port());
+        // It has the sockets as its standard input and error; ours are closed with the command.
+        let child = Command::new("sleep")
+            .arg("60")
+            .stdin(OwnedFd::from(tcp))
+            .stderr(OwnedFd::from(udp))
             .spawn()
-            .expect("this test needs python3");
-        let mut line = String::new();
-        BufReader::new(child.stdout.take().unwrap())
-            .read_line(&mut line)
             .unwrap();
-        let mut ports = line.split_whitespace().map(|port| port.parse().unwrap());
         Self {
-            tcp: ports.next().unwrap(),
-            udp: ports.next().unwrap(),
             child,
+            tcp: ports.0,
+            udp: ports.1,
         }
     }
 }
@@ -58,7 +52,7 @@ fn another_process_is_named() {
     for (port, protocol) in [(other.tcp, Protocol::Tcp), (other.udp, Protocol::Udp)] {
         let owner = owner_of(([127, 0, 0, 2], port).into(), protocol).expect("the listener is not found");
         assert!(
-            owner.contains("python") && owner.contains(&other.child.id().to_string()),
+            owner.contains("sleep") && owner.contains(&other.child.id().to_string()),
             "{owner}"
         );
         assert_eq!(

@@ -7,6 +7,8 @@ use std::time::Duration;
 use exposer_common::model::{PortRecord, ServicePort};
 use exposer_common::proto::message::{AgentMessage, ErrorCode};
 use exposer_testkit::kube_api::KubeApi;
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 use serde_json::Value;
 use tokio::process::{Child, Command};
 
@@ -94,15 +96,8 @@ impl Agent {
     }
 
     async fn terminate(&mut self) -> ExitStatus {
-        let pid = self.child.id().expect("it runs").to_string();
-        assert!(
-            Command::new("kill")
-                .args(["-TERM", &pid])
-                .status()
-                .await
-                .unwrap()
-                .success()
-        );
+        let pid = i32::try_from(self.child.id().expect("it runs")).unwrap();
+        kill(Pid::from_raw(pid), Signal::SIGTERM).unwrap();
         soon("the end of the agent", self.child.wait()).await.unwrap()
     }
 }

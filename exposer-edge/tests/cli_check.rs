@@ -2,7 +2,7 @@
 //! Needs root.
 #![expect(
     clippy::expect_used,
-    clippy::indexing_slicing,
+    clippy::panic,
     reason = "test code: a failed expectation is a failed test"
 )]
 

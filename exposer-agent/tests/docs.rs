@@ -1,5 +1,10 @@
 //! README.md against the command line: every setting of the agent stands in its table with flag, variable and default,
 //! and no other does.
+#![expect(
+    clippy::expect_used,
+    clippy::panic,
+    reason = "test code: a failing test is what a panic is for"
+)]
 
 use std::collections::BTreeSet;
 use std::path::Path;

@@ -1,6 +1,5 @@
 //! Listeners of this host are found with their owners; our own sockets are not taken for another's.
 #![expect(
-    clippy::expect_used,
     clippy::unwrap_used,
     reason = "test code: a failed expectation is a failed test"
 )]

@@ -17,4 +17,5 @@ pub mod scratch;
 pub mod tools;
 pub mod topology;
 pub mod traffic;
+pub mod turn;
 pub mod wireguard;

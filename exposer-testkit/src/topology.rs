@@ -25,6 +25,7 @@ use crate::bpffs::Bpffs;
 use crate::netns::Netns;
 use crate::scratch::Scratch;
 use crate::tools;
+use crate::turn::Turn;
 use crate::wireguard::{Config, Keys, Peer, SOCKETS, Wireguard};
 
 /// The edge's public address.
@@ -81,15 +82,28 @@ pub struct Topology {
     /// Where the edge may pin.
     pub bpffs: Bpffs,
     folder: Scratch,
+    _turn: Option<Turn>,
 }
 
 impl Topology {
-    /// Makes the network and waits for the first handshake.
+    /// Waits for its [turn](crate::turn), makes the network and waits for the first handshake.
+    ///
+    /// # Errors
+    ///
+    /// No privilege, a tool missing, no turn within 15 minutes, or no handshake within 30 s.
+    pub fn new(test: &str, options: Options) -> Result<Self> {
+        let turn = Turn::wait(Duration::from_secs(900))?;
+        let mut this = Self::at_once(test, options)?;
+        this._turn = Some(turn);
+        Ok(this)
+    }
+
+    /// As [`Self::new`], however many networks there are: for a person, who may keep it for hours.
     ///
     /// # Errors
     ///
     /// No privilege, a tool missing, or no handshake within 30 s.
-    pub fn new(test: &str, options: Options) -> Result<Self> {
+    pub fn at_once(test: &str, options: Options) -> Result<Self> {
         let folder = Scratch::new(test)?;
         let bpffs = Bpffs::new(test)?;
         let client = Netns::new(test, "client")?;
@@ -117,6 +131,7 @@ impl Topology {
             home,
             bpffs,
             folder,
+            _turn: None,
         };
         this.home_wg.wait_for_handshake(Duration::from_secs(30))?;
         Ok(this)

@@ -12,10 +12,16 @@ use exposer_testkit::bpffs::Bpffs;
 use exposer_testkit::netns::Netns;
 use exposer_testkit::process::{Process, wait_until};
 use exposer_testkit::scratch::Scratch;
+use exposer_testkit::turn::Turn;
 use nix::sys::signal::Signal;
 
 const MANIFEST: &str = "apiVersion: v1\nkind: Service\nmetadata:\n  name: nginx-test\n  annotations:\n    \
     expose.neverup.at/subdomain: nginx-test\n    expose.neverup.at/ports: 80/tcp\nspec:\n  ports:\n  - port: 80\n";
+
+/// The demo itself waits for nobody, so its tests do: one tunnel too many takes the processor from the others.
+fn turn() -> Turn {
+    Turn::wait(Duration::from_secs(900)).unwrap()
+}
 
 /// A running demo and the folder of its manifest and log.
 fn demo() -> (Process, tempfile::TempDir) {
@@ -30,7 +36,7 @@ fn demo() -> (Process, tempfile::TempDir) {
     let mut demo = Process::start("exposer-demo", command, &folder.path().join("demo.log")).unwrap();
     wait_until(
         "the demo's home namespace with its tunnel",
-        Duration::from_secs(30),
+        Duration::from_secs(120),
         || {
             demo.alive()?;
             anyhow::ensure!(namespaces(demo.pid()).len() == 3 && demo.log().contains("first handshake"));
@@ -71,10 +77,11 @@ fn mounts_below(folder: &Path) -> usize {
 
 #[test]
 fn an_interrupted_demo_leaves_nothing() {
+    let _turn = turn();
     for signal in [Signal::SIGINT, Signal::SIGTERM] {
         let (mut demo, folder) = demo();
         assert_eq!(mounts_below(folder.path()), 1, "its private bpffs");
-        let status = demo.end(signal, Duration::from_secs(30)).unwrap();
+        let status = demo.end(signal, Duration::from_secs(60)).unwrap();
         assert!(!status.success(), "an interrupted demo has shown nothing");
         assert!(demo.log().contains("cleaning up"), "{}", demo.tail());
         assert_eq!(namespaces(demo.pid()), Vec::<String>::new(), "after {signal}");
@@ -85,6 +92,7 @@ fn an_interrupted_demo_leaves_nothing() {
 
 #[test]
 fn a_killed_demo_is_swept_by_the_next_run_and_a_living_one_is_left_alone() {
+    let _turn = turn();
     let (mut demo, folder) = demo();
     let pid = demo.pid();
     sweep();
@@ -97,17 +105,17 @@ fn a_killed_demo_is_swept_by_the_next_run_and_a_living_one_is_left_alone() {
     assert!(!helpers.is_empty(), "the demo has started WireGuard or the edge");
 
     demo.end(Signal::SIGKILL, Duration::from_secs(5)).unwrap();
-    assert_eq!(namespaces(pid).len(), 3, "nothing could clean up after SIGKILL");
     sweep();
-    assert_eq!(namespaces(pid), Vec::<String>::new());
-    assert_eq!(folders(folder.path()), Vec::<String>::new());
-    assert_eq!(mounts_below(folder.path()), 0);
+    // Another test's run may be sweeping the same, and not be done with it.
     wait_until(
-        "the killed run's processes to be ended",
-        Duration::from_secs(5),
+        "the killed run's namespaces, folders, mounts and processes to be gone",
+        Duration::from_secs(30),
         || {
-            let left: Vec<_> = helpers.iter().filter(|pid| lives(**pid)).collect();
+            let alive: Vec<_> = helpers.iter().filter(|pid| lives(**pid)).collect();
+            anyhow::ensure!(alive.is_empty(), "{alive:?}");
+            let left = [namespaces(pid), folders(folder.path())].concat();
             anyhow::ensure!(left.is_empty(), "{left:?}");
+            anyhow::ensure!(mounts_below(folder.path()) == 0, "a mount");
             Ok(())
         },
     )
@@ -141,6 +149,7 @@ fn lives(pid: u32) -> bool {
 
 #[test]
 fn every_row_passes_with_the_real_binaries() {
+    let _turn = turn();
     let folder = tempfile::tempdir().unwrap();
     let mut command = Command::new(env!("CARGO_BIN_EXE_exposer-demo"));
     command.args(["--megabytes", "10"]).env("TMPDIR", folder.path());

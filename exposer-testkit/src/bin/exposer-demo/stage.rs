@@ -52,7 +52,7 @@ impl Stage {
             .with_context(|| format!("cannot find the manifests {}", manifests.display()))?;
         let services = cluster::services_of(&manifests)?;
         report::step("making namespaces client, edge and home, and WireGuard between edge and home");
-        let network = Topology::new("demo", Options::default())?;
+        let network = Topology::at_once("demo", Options::default())?;
         let (wireguard, folder) = (network.edge_wg.implementation(), network.folder().to_owned());
         report::note(&format!(
             "WireGuard: {wireguard}, first handshake done; logs in {}",

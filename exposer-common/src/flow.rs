@@ -107,37 +107,51 @@ impl FragmentPorts {
     pub const LIFETIME: u64 = 30_000_000_000;
 }
 
-/// A token bucket: the cell of `ICMP_BUDGET`.
+/// A token bucket: a cell of `ICMP_BUDGET`, `UNREPLIED` or `SOURCES`. All zero is a full one.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[repr(C, align(8))]
-pub struct Budget {
+pub struct Bucket {
     /// Tokens left.
     pub tokens: u64,
     /// When tokens were last added, `CLOCK_MONOTONIC_COARSE` in nanoseconds.
     pub filled: u64,
 }
 
-impl Budget {
+/// How much a [`Bucket`] holds, and how fast it fills.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(C, align(8))]
+pub struct Rate {
     /// Tokens that a full bucket holds.
-    pub const BURST: u64 = 50;
-    /// Nanoseconds in which one token is added: a hundred a second on each CPU.
-    pub const INTERVAL: u64 = 10_000_000;
+    pub burst: u64,
+    /// Nanoseconds in which one token is added; 0 = no limit.
+    pub interval: u64,
+}
 
+/// ICMP errors of our own: a hundred a second on each CPU, fifty at once (RFC 1812 §4.3.2.8).
+pub const ICMP_RATE: Rate = Rate {
+    burst: 50,
+    interval: 10_000_000,
+};
+
+impl Bucket {
     /// Takes a token, if there is one, after adding what has come in since.
     #[inline(always)]
-    pub const fn take(&mut self, now: u64) -> bool {
-        // A bucket that was left alone for long enough is full.
-        let mut since = now.saturating_sub(self.filled);
-        if since >= Self::BURST.wrapping_mul(Self::INTERVAL) {
-            self.tokens = Self::BURST;
-            self.filled = now;
-            since = 0;
+    pub const fn take(&mut self, rate: Rate, now: u64) -> bool {
+        if rate.interval == 0 {
+            return true;
         }
-        let added = since.wrapping_div(Self::INTERVAL);
-        self.tokens = self.tokens.wrapping_add(added);
-        self.filled = self.filled.wrapping_add(added.wrapping_mul(Self::INTERVAL));
-        if self.tokens > Self::BURST {
-            self.tokens = Self::BURST;
+        let since = now.saturating_sub(self.filled);
+        let added = since.wrapping_div(rate.interval);
+        if added >= rate.burst || self.filled == 0 {
+            // Left alone for long enough to be full, or fresh.
+            self.tokens = rate.burst;
+            self.filled = now;
+        } else {
+            self.tokens = self.tokens.wrapping_add(added);
+            self.filled = self.filled.wrapping_add(added.wrapping_mul(rate.interval));
+        }
+        if self.tokens > rate.burst {
+            self.tokens = rate.burst;
         }
         if self.tokens == 0 {
             return false;
@@ -145,6 +159,20 @@ impl Budget {
         self.tokens = self.tokens.wrapping_sub(1);
         true
     }
+
+    /// Gives a token back; one too many is forgotten at the next [`Bucket::take`].
+    #[inline(always)]
+    pub const fn give(&mut self) {
+        self.tokens = self.tokens.wrapping_add(1);
+    }
+}
+
+/// Key of `SOURCES`: a client's address.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[repr(C, align(4))]
+pub struct SourceKey {
+    /// The address.
+    pub saddr: [u8; 4],
 }
 
 /// The daemon's word to the programs: the single cell of the map `CONTROL`.
@@ -155,6 +183,12 @@ pub struct Control {
     pub heartbeat: u64,
     /// Age of the heartbeat, in nanoseconds, beyond which no new flow is made.
     pub max_age: u64,
+    /// Flows of one client address (IPv4 /32) that may be made.
+    pub per_source: Rate,
+    /// Flows of one service that may be unanswered at once: a token comes back with the first answer, or with time.
+    pub per_service: Rate,
+    /// The same for all services together.
+    pub overall: Rate,
 }
 
 const _: () = {
@@ -163,29 +197,56 @@ const _: () = {
     assert!(core::mem::offset_of!(FlowEntry, addr_diff) == 12);
     assert!(core::mem::offset_of!(FlowEntry, seen) == 32);
     assert!(core::mem::offset_of!(FlowEntry, created) == 56);
-    assert!(size_of::<Control>() == 16);
+    assert!(size_of::<Control>() == 64);
+    assert!(size_of::<SourceKey>() == 4);
+    assert!(size_of::<Rate>() == 16);
     assert!(size_of::<FragmentKey>() == 12);
     assert!(size_of::<FragmentPorts>() == 16);
-    assert!(size_of::<Budget>() == 16);
+    assert!(size_of::<Bucket>() == 16);
 };
 
 #[cfg(test)]
+#[expect(clippy::arithmetic_side_effects, reason = "test code")]
 mod tests {
-    use super::Budget;
+    use super::{Bucket, ICMP_RATE, Rate};
 
     #[test]
     fn a_bucket_fills_slowly_and_empties_fast() {
-        let mut budget = Budget::default();
+        let mut bucket = Bucket::default();
         let now = 1_000_000_000_000;
-        let burst = (0..1000).filter(|_| budget.take(now)).count();
-        assert_eq!(burst, 50, "a full bucket at first");
-        assert!(!budget.take(now + Budget::INTERVAL - 1));
-        assert!(budget.take(now + Budget::INTERVAL), "one token an interval");
-        assert!(!budget.take(now + Budget::INTERVAL));
+        let interval = ICMP_RATE.interval;
+        let burst = (0..1000).filter(|_| bucket.take(ICMP_RATE, now)).count();
+        assert_eq!(burst, 50, "a fresh bucket is full");
+        assert!(!bucket.take(ICMP_RATE, now + interval - 1));
+        assert!(bucket.take(ICMP_RATE, now + interval), "one token an interval");
+        assert!(!bucket.take(ICMP_RATE, now + interval));
         let second = (1..=1000)
-            .filter(|ms| budget.take(now + Budget::INTERVAL + ms * 1_000_000))
+            .filter(|ms| bucket.take(ICMP_RATE, now + interval + ms * 1_000_000))
             .count();
         assert_eq!(second, 100, "a hundred a second");
-        assert!(!budget.take(now / 2), "a clock that runs backwards adds nothing");
+        assert!(
+            !bucket.take(ICMP_RATE, now / 2),
+            "a clock that runs backwards adds nothing"
+        );
+    }
+
+    #[test]
+    fn what_is_given_back_counts_and_never_beyond_the_burst() {
+        let rate = Rate {
+            burst: 2,
+            interval: u64::MAX,
+        };
+        let mut bucket = Bucket::default();
+        assert!(bucket.take(rate, 2) && bucket.take(rate, 2) && !bucket.take(rate, 2));
+        bucket.give();
+        assert!(bucket.take(rate, 2) && !bucket.take(rate, 2));
+        (0..9).for_each(|_| bucket.give());
+        assert!(bucket.take(rate, 2) && bucket.take(rate, 2) && !bucket.take(rate, 2));
+    }
+
+    #[test]
+    fn no_interval_is_no_limit() {
+        let mut bucket = Bucket::default();
+        assert!((0..10_000).all(|_| bucket.take(Rate::default(), 5)));
     }
 }

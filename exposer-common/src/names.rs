@@ -23,8 +23,13 @@ pub const MAP_REPLIES: &str = "REPLIES";
 pub const MAP_HANDED: &str = "HANDED";
 /// LRU hash of [`crate::flow::FragmentKey`] → [`crate::flow::FragmentPorts`]: the ports of fragmented datagrams.
 pub const MAP_FRAGMENTS: &str = "FRAGMENTS";
-/// Per-CPU array with the one cell [`crate::flow::Budget`]: ICMP errors that may still be sent.
+/// Per-CPU array with the one cell [`crate::flow::Bucket`]: ICMP errors that may still be sent.
 pub const MAP_ICMP_BUDGET: &str = "ICMP_BUDGET";
+/// Array of [`crate::flow::Bucket`] by service index, and at [`UNREPLIED_OVERALL`]: flows that may yet be made without an
+/// answer.
+pub const MAP_UNREPLIED: &str = "UNREPLIED";
+/// LRU hash of [`crate::flow::SourceKey`] → [`crate::flow::Bucket`]: flows that a client may yet make.
+pub const MAP_SOURCES: &str = "SOURCES";
 /// Array of [`crate::link::LinkEntry`] by zone.
 pub const MAP_LINKS: &str = "LINKS";
 /// LPM trie of IPv4 prefix → [`crate::link::NetKind`].
@@ -45,6 +50,8 @@ pub const MAPS: &[&str] = &[
     MAP_HANDED,
     MAP_FRAGMENTS,
     MAP_ICMP_BUDGET,
+    MAP_UNREPLIED,
+    MAP_SOURCES,
     MAP_LINKS,
     MAP_NETS,
     MAP_CONTROL,
@@ -65,5 +72,9 @@ pub const SERVICE_SLOTS: u32 = 16_384;
 pub const HANDED_SLOTS: u32 = 65_536;
 /// Entries of `FRAGMENTS`: datagrams whose fragments are under way at once.
 pub const FRAGMENT_SLOTS: u32 = 4_096;
+/// The cell of `UNREPLIED` for all services together.
+pub const UNREPLIED_OVERALL: u32 = SERVICE_SLOTS;
+/// Entries of `SOURCES`: client addresses that are remembered.
+pub const SOURCE_SLOTS: u32 = 65_536;
 /// Entries of `NETS`.
 pub const NET_SLOTS: u32 = 4_096;

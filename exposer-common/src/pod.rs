@@ -1,6 +1,6 @@
 //! `aya::Pod` for the map structs, each with the argument why any of its bytes may be copied to and from the kernel.
 
-use crate::flow::{Budget, Control, FlowEntry, FlowKey, FragmentKey, FragmentPorts};
+use crate::flow::{Bucket, Control, FlowEntry, FlowKey, FragmentKey, FragmentPorts, SourceKey};
 use crate::link::{LinkEntry, NetKind};
 use crate::service::{PortMode, ServiceCounters, ServiceEntry, ServiceKey};
 
@@ -15,7 +15,9 @@ unsafe impl aya::Pod for FragmentKey {}
 // SAFETY: as FlowKey.
 unsafe impl aya::Pod for FragmentPorts {}
 // SAFETY: as FlowKey.
-unsafe impl aya::Pod for Budget {}
+unsafe impl aya::Pod for Bucket {}
+// SAFETY: as FlowKey.
+unsafe impl aya::Pod for SourceKey {}
 // SAFETY: as FlowKey.
 unsafe impl aya::Pod for LinkEntry {}
 // SAFETY: as FlowKey.

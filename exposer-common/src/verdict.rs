@@ -108,7 +108,7 @@ reasons! {
     RewriteFailed = 25, "REWRITE_FAILED", Drop;
     /// Larger than the tunnel's MTU without leave to fragment; counted beside the verdict of the packet.
     Oversized = 26, "OVERSIZED", Redirect;
-    /// A managed port whose unreplied-flow budget is spent.
+    /// A TCP SYN while too many flows of its service, or of all, are unanswered; the stack takes it, with SYN cookies.
     UnrepliedBudget = 27, "UNREPLIED_BUDGET", Pass;
     /// Carries a VLAN tag, so it is for another interface.
     Vlan = 28, "VLAN", Pass;
@@ -128,6 +128,10 @@ reasons! {
     IcmpLimited = 35, "ICMP_LIMITED", Drop;
     /// A later fragment whose first has been translated.
     FragmentForwarded = 36, "FRAGMENT_FORWARDED", Redirect;
+    /// A TCP SYN from a client that opens too many connections; the userspace path takes it, within its own limits.
+    SourceLimited = 37, "SOURCE_LIMITED", Pass;
+    /// A datagram that would have made a flow beyond the limit of its client, its service or all.
+    UdpLimited = 38, "UDP_LIMITED", Drop;
 }
 
 impl Reason {

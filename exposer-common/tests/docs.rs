@@ -8,7 +8,7 @@
 
 use std::path::Path;
 
-use exposer_common::flow::{Budget, Control, FlowEntry, FlowKey, FragmentKey, FragmentPorts};
+use exposer_common::flow::{Bucket, Control, FlowEntry, FlowKey, FragmentKey, FragmentPorts, SourceKey};
 use exposer_common::link::{LINK_SLOTS, LinkEntry};
 use exposer_common::names;
 use exposer_common::service::{PORT_SLOTS, ServiceCounters, ServiceEntry, ServiceKey};
@@ -124,7 +124,19 @@ fn every_map_stands_with_its_shape() {
             size_of::<FragmentPorts>(),
             names::FRAGMENT_SLOTS,
         ),
-        (names::MAP_ICMP_BUDGET, None, size_of::<Budget>(), 1),
+        (names::MAP_ICMP_BUDGET, None, size_of::<Bucket>(), 1),
+        (
+            names::MAP_UNREPLIED,
+            None,
+            size_of::<Bucket>(),
+            names::UNREPLIED_OVERALL + 1,
+        ),
+        (
+            names::MAP_SOURCES,
+            Some(size_of::<SourceKey>()),
+            size_of::<Bucket>(),
+            names::SOURCE_SLOTS,
+        ),
         (names::MAP_LINKS, None, size_of::<LinkEntry>(), LINK_SLOTS),
         (names::MAP_NETS, None, 1, names::NET_SLOTS),
         (names::MAP_CONTROL, None, size_of::<Control>(), 1),

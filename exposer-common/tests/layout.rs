@@ -5,7 +5,9 @@
 use std::collections::BTreeSet;
 use std::mem::{align_of, offset_of, size_of};
 
-use exposer_common::flow::{Budget, Control, FlowEntry, FlowKey, FragmentKey, FragmentPorts};
+use exposer_common::flow::{
+    Bucket, Control, FlowEntry, FlowKey, FragmentKey, FragmentPorts, Rate, SourceKey,
+};
 use exposer_common::link::{LinkEntry, NetKind};
 use exposer_common::names;
 use exposer_common::service::{L4Proto, PORT_SLOTS, PortMode, ServiceCounters, ServiceEntry, ServiceKey};
@@ -45,10 +47,12 @@ fn structs_of_the_maps() {
         saddr: 4, daddr: 4, sport: 2, dport: 2, addr_diff: 4, port_diff: 4, service: 4, generation: 4,
         egress_zone: 1, tcp_flags: 1, flags: 1, pad: 1, seen: 8, packets: 8, bytes: 8, created: 8,
     });
-    layout!(Control, 16, 8, { heartbeat: 8, max_age: 8 });
+    layout!(Control, 64, 8, { heartbeat: 8, max_age: 8, per_source: 16, per_service: 16, overall: 16 });
+    layout!(Rate, 16, 8, { burst: 8, interval: 8 });
+    layout!(SourceKey, 4, 4, { saddr: 4 });
     layout!(FragmentKey, 12, 4, { saddr: 4, daddr: 4, id: 2, proto: 1, zone: 1 });
     layout!(FragmentPorts, 16, 8, { seen: 8, sport: 2, dport: 2, pad: 4 });
-    layout!(Budget, 16, 8, { tokens: 8, filled: 8 });
+    layout!(Bucket, 16, 8, { tokens: 8, filled: 8 });
     layout!(LinkEntry, 16, 4, { ifindex: 4, mtu: 4, next_hop: 4, mss: 2, pad: 2 });
 }
 
@@ -127,6 +131,8 @@ const REASONS: &[(u32, &str, Verdict)] = &[
     (34, "TTL_ANSWERED", Verdict::Redirect),
     (35, "ICMP_LIMITED", Verdict::Drop),
     (36, "FRAGMENT_FORWARDED", Verdict::Redirect),
+    (37, "SOURCE_LIMITED", Verdict::Pass),
+    (38, "UDP_LIMITED", Verdict::Drop),
 ];
 
 #[test]

@@ -7,12 +7,12 @@ use exposer_common::flow::{FlowEntry, FlowKey};
 use exposer_common::net::nat::{self, NewFlow, PROBES, opposite_key};
 use exposer_common::net::state::{State, state};
 use exposer_common::service::{L4Proto, ServiceEntry, ServiceKey};
-use exposer_common::verdict::Reason;
+use exposer_common::verdict::{Reason, Verdict};
 
-use crate::guard;
 use crate::maps::{FLOWS, REPLIES, SERVICES};
 use crate::packet::Packet;
 use crate::stats::count_service;
+use crate::{guard, limits};
 
 /// `-EEXIST`: another entry has the key.
 const EEXIST: i32 = -17;
@@ -128,13 +128,33 @@ fn make(ctx: &TcContext, packet: &Packet, key: &FlowKey, now: u64) -> Result<Fou
     let service = *unsafe { SERVICES.get(service) }.ok_or(Reason::NoService)?;
     let on_link = guard::source(key.saddr)?;
     guard::no_live_socket(ctx, key, proto)?;
-    if matches!(proto, L4Proto::Tcp) {
-        return establish(key, &service, on_link, now);
+    if matches!(proto, L4Proto::Udp) {
+        guard::not_handed_over(key, now)?;
     }
-    guard::not_handed_over(key, now)?;
-    let found = establish(key, &service, on_link, now);
-    if found.is_err() {
+    let found = allowed(key, proto, &service, on_link, now);
+    if let Err(reason) = found
+        && matches!(proto, L4Proto::Udp)
+        && matches!(reason.verdict(), Verdict::Pass)
+    {
         guard::hand_over(key, now);
+    }
+    found
+}
+
+/// Makes a flow if the daemon lives and the limits allow it.
+#[inline(always)]
+fn allowed(
+    key: &FlowKey,
+    proto: L4Proto,
+    service: &ServiceEntry,
+    on_link: bool,
+    now: u64,
+) -> Result<Found, Reason> {
+    let control = guard::control_alive(now)?;
+    limits::admit(control, key, proto, service.index, now)?;
+    let found = establish(key, service, on_link, now);
+    if found.is_err() {
+        limits::answered(service.index);
     }
     found
 }
@@ -145,7 +165,6 @@ fn make(ctx: &TcContext, packet: &Packet, key: &FlowKey, now: u64) -> Result<Fou
 /// the other finds an entry that names its own client, and adopts it.
 #[inline(always)]
 fn establish(key: &FlowKey, service: &ServiceEntry, on_link: bool, now: u64) -> Result<Found, Reason> {
-    guard::control_alive(now)?;
     let hash = nat::hash(key);
     let mut probe = 0;
     while probe < PROBES {

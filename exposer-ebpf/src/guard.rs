@@ -9,7 +9,7 @@ use aya_ebpf::bindings::{
 use aya_ebpf::btf_maps::lpm_trie::Key;
 use aya_ebpf::helpers::generated::{bpf_sk_lookup_udp, bpf_sk_release, bpf_skc_lookup_tcp};
 use aya_ebpf::programs::TcContext;
-use exposer_common::flow::FlowKey;
+use exposer_common::flow::{Control, FlowKey};
 use exposer_common::link::NetKind;
 use exposer_common::net::source::is_global_unicast;
 use exposer_common::service::L4Proto;
@@ -30,16 +30,16 @@ const TUPLE_LEN: u32 = 12;
 /// How long a word in `HANDED` holds, in nanoseconds; the daemon repeats it every ten seconds.
 const HANDED_FOR: u64 = 30_000_000_000;
 
-/// Whether the daemon lives: new flows need a living control plane.
+/// Whether the daemon lives: new flows need a living control plane. Yields its word.
 #[inline(always)]
-pub fn control_alive(now: u64) -> Result<(), Reason> {
+pub fn control_alive(now: u64) -> Result<&'static Control, Reason> {
     let Some(control) = CONTROL.get(0) else {
         return Err(Reason::ControlStale);
     };
     if control.heartbeat == 0 || now.saturating_sub(control.heartbeat) > control.max_age {
         return Err(Reason::ControlStale);
     }
-    Ok(())
+    Ok(control)
 }
 
 /// Judges the source address; yields whether the client is on the public link itself.

@@ -4,7 +4,7 @@
 use aya_ebpf::bindings::{BPF_F_ADJ_ROOM_FIXED_GSO, BPF_F_ADJ_ROOM_NO_CSUM_RESET, bpf_adj_room_mode};
 use aya_ebpf::helpers::generated::{bpf_redirect, bpf_skb_adjust_room, bpf_skb_change_tail};
 use aya_ebpf::programs::TcContext;
-use exposer_common::flow::FlowKey;
+use exposer_common::flow::{FlowKey, ICMP_RATE};
 use exposer_common::net::checksum::{fold32, fold64};
 use exposer_common::net::icmp::{self, Answer, ICMP_LEN, Message, QUOTE_LEN, Quote};
 use exposer_common::net::parse::{ETH_LEN, IPV4_LEN};
@@ -79,7 +79,7 @@ fn within_budget(now: u64) -> bool {
         return false;
     };
     // SAFETY: the cell is this CPU's own; the reference ends with this call.
-    unsafe { &mut *budget }.take(now)
+    unsafe { &mut *budget }.take(ICMP_RATE, now)
 }
 
 /// Turns a packet that came in by an Ethernet interface, and is as its sender sent it, into an ICMP error to its

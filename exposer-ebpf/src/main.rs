@@ -20,6 +20,7 @@ mod flow;
 mod fragment;
 mod guard;
 mod icmp;
+mod limits;
 mod maps;
 mod mss;
 mod packet;

@@ -3,9 +3,11 @@
 
 use aya_ebpf::btf_maps::{Array, HashMap, LpmTrie, LruHashMap, PerCpuArray};
 use aya_ebpf::macros::btf_map;
-use exposer_common::flow::{Budget, Control, FlowEntry, FlowKey, FragmentKey, FragmentPorts};
+use exposer_common::flow::{Bucket, Control, FlowEntry, FlowKey, FragmentKey, FragmentPorts, SourceKey};
 use exposer_common::link::{LINK_SLOTS, LinkEntry, NetKind};
-use exposer_common::names::{FLOW_SLOTS, FRAGMENT_SLOTS, HANDED_SLOTS, NET_SLOTS, SERVICE_SLOTS};
+use exposer_common::names::{
+    FLOW_SLOTS, FRAGMENT_SLOTS, HANDED_SLOTS, NET_SLOTS, SERVICE_SLOTS, SOURCE_SLOTS,
+};
 use exposer_common::service::{PORT_SLOTS, PortMode, ServiceCounters, ServiceEntry, ServiceKey};
 use exposer_common::verdict::Reason;
 
@@ -35,7 +37,15 @@ pub static FRAGMENTS: LruHashMap<FragmentKey, FragmentPorts, { FRAGMENT_SLOTS as
 
 /// ICMP errors that this CPU may still send.
 #[btf_map]
-pub static ICMP_BUDGET: PerCpuArray<Budget, 1> = PerCpuArray::new();
+pub static ICMP_BUDGET: PerCpuArray<Bucket, 1> = PerCpuArray::new();
+
+/// Flows that may yet be made without an answer: by service, and one cell for all.
+#[btf_map]
+pub static UNREPLIED: Array<Bucket, { SERVICE_SLOTS as usize + 1 }> = Array::new();
+
+/// Flows that a client may yet make.
+#[btf_map]
+pub static SOURCES: LruHashMap<SourceKey, Bucket, { SOURCE_SLOTS as usize }> = LruHashMap::new();
 
 /// Interfaces by zone.
 #[btf_map]

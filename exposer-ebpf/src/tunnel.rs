@@ -9,7 +9,7 @@ use exposer_common::verdict::Reason;
 use crate::maps::{LINKS, REPLIES};
 use crate::packet::Packet;
 use crate::stats::count_service;
-use crate::{Outcome, egress, flow, fragment, icmp, mss, packet, rewrite};
+use crate::{Outcome, egress, flow, fragment, icmp, limits, mss, packet, rewrite};
 
 /// Zone of the interface that this program is attached to; set when it is loaded.
 #[unsafe(no_mangle)]
@@ -82,6 +82,9 @@ fn send(
     }
     rewrite::apply_entry(ctx, packet, entry)?;
     let (service, on_link) = (entry.service, entry.flags & FlowEntry::ON_LINK != 0);
+    if entry.packets == 0 {
+        limits::answered(service);
+    }
     flow::note(found, now, packet.transport.tcp_flags, bytes);
     count_out(service, bytes);
     Ok(Outcome {

@@ -184,6 +184,16 @@ pub struct Settings {
         default_value = "60s"
     )]
     pub heartbeat_max_age: String,
+    /// New connections a second that one client address may make on the kernel path, four times as many at once; 0 = no
+    /// limit. Beyond it TCP goes to the userspace path, with limits of its own, and datagrams that would begin a
+    /// connection are dropped.
+    #[arg(
+        long,
+        env = "EXPOSER_NEW_FLOWS_PER_SOURCE",
+        value_name = "NUMBER",
+        default_value = "500"
+    )]
+    pub new_flows_per_source: String,
     /// Certificate chain for TLS on the control channel. Not supported by this version: giving it is an error.
     #[arg(long, env = "EXPOSER_TLS_CERT", value_name = "FILE")]
     pub tls_cert: Option<String>,

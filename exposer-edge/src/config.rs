@@ -86,6 +86,8 @@ pub struct Config {
     pub drain: Duration,
     /// Age of the heartbeat beyond which the kernel path makes no new flow.
     pub heartbeat_max_age: Duration,
+    /// New kernel-path flows a second for each client address; 0 = no limit.
+    pub new_flows_per_source: u32,
 }
 
 impl Config {
@@ -111,6 +113,7 @@ impl Config {
             stale_after,
             drain,
             heartbeat_max_age,
+            new_flows_per_source,
             tls_cert,
             tls_key,
             admin,
@@ -138,6 +141,7 @@ impl Config {
             stale_after: parse::duration("stale-after", stale_after)?,
             drain: parse::duration("drain", drain)?,
             heartbeat_max_age: parse::duration("heartbeat-max-age", heartbeat_max_age)?,
+            new_flows_per_source: parse::value("new-flows-per-source", new_flows_per_source)?,
         };
         config.check_fields()?;
         Ok(config)

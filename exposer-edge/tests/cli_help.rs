@@ -53,6 +53,7 @@ const SETTINGS: &[(&str, &str, &str)] = &[
     ("EXPOSER_STALE_AFTER", "--stale-after", "24h"),
     ("EXPOSER_DRAIN", "--drain", "5m"),
     ("EXPOSER_HEARTBEAT_MAX_AGE", "--heartbeat-max-age", "60s"),
+    ("EXPOSER_NEW_FLOWS_PER_SOURCE", "--new-flows-per-source", "500"),
 ];
 
 #[test]

@@ -9,8 +9,12 @@ use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
+use aya::maps::{Array, Map, MapData};
+use exposer_common::flow::Bucket;
 use exposer_common::model::Protocol;
+use exposer_common::names::MAP_UNREPLIED;
 use exposer_common::verdict::Reason;
+use exposer_edge::datapath::kernel::{limits, load};
 use exposer_edge::datapath::{BindingKey, Datapath as _};
 use exposer_testkit::topology::{CLIENT_FAR, CLIENT_ON_LINK, EDGE_TUNNEL, Options};
 use exposer_testkit::traffic::continuous::SlowTransfer;
@@ -217,5 +221,29 @@ fn without_a_heartbeat_no_new_flow_is_made_and_old_ones_go_on() -> Result<()> {
     stage
         .client(CLIENT_ON_LINK)
         .udp_ping(public, Duration::from_secs(2))?;
+    Ok(())
+}
+
+#[test]
+fn answered_flows_cost_no_budget() -> Result<()> {
+    let mut stage = Stage::new("kbudget", Options::default())?;
+    let _server = Server::udp(
+        &stage.topology.home.handle(),
+        SocketAddr::from((SERVICE, 9000)),
+        "backend",
+    )?;
+    stage.datapath.upsert(&binding(25_565, Protocol::Udp, 1), DRAIN)?;
+    let client = stage.client(CLIENT_FAR);
+    for _ in 0..50 {
+        client.udp_ping(stage.topology.public(25_565), Duration::from_secs(2))?;
+    }
+    let pin = load::pin_dir(&stage.topology.bpffs.path().join("exposer")).join(MAP_UNREPLIED);
+    let unreplied: Array<_, Bucket> = Array::try_from(Map::from_map_data(MapData::from_pin(pin)?)?)?;
+    let bucket = unreplied.get(&4, 0)?;
+    ensure!(
+        bucket.tokens >= limits::PER_SERVICE.burst,
+        "fifty answered flows took tokens for good: {bucket:?} of {:?}",
+        limits::PER_SERVICE
+    );
     Ok(())
 }

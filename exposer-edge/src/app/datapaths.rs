@@ -88,6 +88,7 @@ fn open_kernel(config: &Config, zones: ZonePair) -> Result<KernelDatapath, Strin
         tunnel_zone: zones.tunnel,
         snat_range: config.snat_range,
         heartbeat_max_age: config.heartbeat_max_age,
+        new_flows_per_source: config.new_flows_per_source,
     };
     KernelDatapath::open(settings, object).map_err(|error| error.to_string())
 }

@@ -38,6 +38,7 @@ fn defaults_are_those_of_the_documentation() {
             stale_after: Duration::from_secs(24 * 3600),
             drain: Duration::from_secs(300),
             heartbeat_max_age: Duration::from_secs(60),
+            new_flows_per_source: 500,
         }
     );
 }
@@ -61,6 +62,7 @@ fn every_setting_arrives() {
         "--stale-after=1h 30m",
         "--drain=0s",
         "--heartbeat-max-age=5s",
+        "--new-flows-per-source=0",
     ])
     .unwrap();
     assert_eq!(config.listen.to_string(), "[fd00::1]:9000");

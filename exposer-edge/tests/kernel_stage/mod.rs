@@ -72,6 +72,7 @@ pub fn open(topology: &Topology) -> Result<KernelDatapath> {
         tunnel_zone: 2,
         snat_range: PortRange::new(1024, 29_999)?,
         heartbeat_max_age: Duration::from_secs(60),
+        new_flows_per_source: 500,
     };
     let environment = environment(topology)?;
     topology.edge.run(move || {

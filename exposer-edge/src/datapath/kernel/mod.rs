@@ -7,6 +7,7 @@
 //! | [`load`] | loading it, adopting pinned maps |
 //! | [`attach`] | the attach ladder |
 //! | [`maps`], [`batch`], [`table`] | typed access to the maps, the flow table among them |
+//! | [`limits`] | how many flows may be made |
 //! | [`network`] | interfaces and prefixes |
 //! | [`cells`] | single cells of the port table and the services |
 //! | [`services`] | bindings, and what becomes of their flows when they go |
@@ -19,6 +20,7 @@ pub mod cells;
 pub mod cleanup;
 pub mod clock;
 pub mod error;
+pub mod limits;
 pub mod load;
 pub mod maps;
 pub mod network;
@@ -61,6 +63,8 @@ pub struct KernelSettings {
     pub snat_range: PortRange,
     /// Age of the heartbeat beyond which the programs make no new flow.
     pub heartbeat_max_age: Duration,
+    /// New flows a second for each client address; 0 = no limit.
+    pub new_flows_per_source: u32,
 }
 
 /// The kernel path.
@@ -157,6 +161,9 @@ impl KernelDatapath {
         let control = Control {
             heartbeat: now()?,
             max_age,
+            per_source: limits::per_source(self.settings.new_flows_per_source),
+            per_service: limits::PER_SERVICE,
+            overall: limits::OVERALL,
         };
         self.maps
             .control

@@ -20,7 +20,7 @@ use exposer_common::net::state::{UNREPLIED, expired};
 use exposer_common::service::L4Proto;
 
 use super::maps::FlowMaps;
-use super::{clock, table};
+use super::table;
 use crate::datapath::DatapathError;
 
 /// How often the table is swept.
@@ -150,7 +150,8 @@ fn run(mut maps: FlowMaps, timeouts: &IdleTimeouts, inbox: &Receiver<Order>, liv
         let orphans = rounds.is_multiple_of(ORPHANS_EVERY);
         rounds = rounds.wrapping_add(1);
         let timeouts = timeouts.read().unwrap_or_else(PoisonError::into_inner).clone();
-        match sweep(&mut maps, &timeouts, &cuts, orphans) {
+        let swept = super::now().and_then(|now| sweep(&mut maps, &timeouts, &cuts, orphans, now));
+        match swept {
             Ok(swept) => {
                 tracing::trace!(component = "kernel", action = "sweep", ?swept);
                 *live.lock().unwrap_or_else(PoisonError::into_inner) = Arc::new(swept.live);
@@ -162,7 +163,7 @@ fn run(mut maps: FlowMaps, timeouts: &IdleTimeouts, inbox: &Receiver<Order>, liv
     }
 }
 
-/// One pass over the table.
+/// One pass over the table at the time `now` ([`super::clock::now`]).
 ///
 /// # Errors
 ///
@@ -172,11 +173,8 @@ pub fn sweep(
     timeouts: &HashMap<u32, u64>,
     cuts: &[Cut],
     orphans: bool,
+    now: u64,
 ) -> Result<Swept, DatapathError> {
-    let now = clock::now().map_err(|source| DatapathError::System {
-        action: "reading the clock".to_owned(),
-        source,
-    })?;
     let mut swept = Swept::default();
     for (key, seen) in table::entries(&maps.flows)? {
         let Some(protocol) = L4Proto::from_number(key.proto) else {

@@ -137,11 +137,9 @@ impl Bucket {
     /// Takes a token, if there is one, after adding what has come in since.
     #[inline(always)]
     pub const fn take(&mut self, rate: Rate, now: u64) -> bool {
-        if rate.interval == 0 {
+        let Some(added) = now.saturating_sub(self.filled).checked_div(rate.interval) else {
             return true;
-        }
-        let since = now.saturating_sub(self.filled);
-        let added = since.wrapping_div(rate.interval);
+        };
         if added >= rate.burst || self.filled == 0 {
             // Left alone for long enough to be full, or fresh.
             self.tokens = rate.burst;
@@ -206,7 +204,6 @@ const _: () = {
 };
 
 #[cfg(test)]
-#[expect(clippy::arithmetic_side_effects, reason = "test code")]
 mod tests {
     use super::{Bucket, ICMP_RATE, Rate};
 

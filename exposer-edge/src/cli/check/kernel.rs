@@ -3,9 +3,11 @@
 use std::path::Path;
 
 use aya::programs::{ProgramType, SchedClassifier, TcAttachType};
-use exposer_common::flow::{FlowEntry, FlowKey};
+use exposer_common::flow::{Bucket, FlowEntry, FlowKey, FragmentKey, FragmentPorts, SourceKey};
 use exposer_common::link::{LINK_SLOTS, LinkEntry};
-use exposer_common::names::{FLOW_SLOTS, HANDED_SLOTS, NET_SLOTS, SERVICE_SLOTS};
+use exposer_common::names::{
+    FLOW_SLOTS, FRAGMENT_SLOTS, HANDED_SLOTS, NET_SLOTS, SERVICE_SLOTS, SOURCE_SLOTS,
+};
 use exposer_common::service::{PORT_SLOTS, ServiceCounters, ServiceEntry, ServiceKey};
 use exposer_common::verdict::Reason;
 use nix::sys::statfs::BPF_FS_MAGIC;
@@ -199,6 +201,13 @@ fn map_bytes(cpus: u64) -> u64 {
         hash(FLOW_SLOTS, size_of::<FlowKey>(), size_of::<FlowEntry>()).saturating_mul(2),
         hash(SERVICE_SLOTS, size_of::<ServiceKey>(), size_of::<ServiceEntry>()),
         hash(HANDED_SLOTS, size_of::<FlowKey>(), size_of::<u64>()),
+        hash(SOURCE_SLOTS, size_of::<SourceKey>(), size_of::<Bucket>()),
+        hash(
+            FRAGMENT_SLOTS,
+            size_of::<FragmentKey>(),
+            size_of::<FragmentPorts>(),
+        ),
+        array(SERVICE_SLOTS, size_of::<Bucket>(), 1),
         array(PORT_SLOTS, 1, 1),
         array(LINK_SLOTS, size_of::<LinkEntry>(), 1),
         array(NET_SLOTS, 64, 1),
@@ -256,7 +265,7 @@ mod tests {
         // Two tables of 128 bytes an entry and 16 a bucket: 112 MiB, and a few besides.
         let flows = 2 * (393_216 * 128 + 524_288 * 16);
         let all = map_bytes(2);
-        assert!(all > flows && all < flows + flows / 8, "{all} for {flows}");
+        assert!(all > flows && all < flows + flows / 6, "{all} for {flows}");
     }
 
     #[test]

@@ -20,7 +20,7 @@ use exposer_testkit::scratch::Scratch;
 use nix::sys::signal::Signal;
 use serde_json::Value;
 
-const PATIENCE: Duration = Duration::from_secs(15);
+const PATIENCE: Duration = Duration::from_secs(45);
 const EDGE: &str = env!("CARGO_BIN_EXE_exposer-edge");
 
 /// `far0 ─── wan0 [edge] wg0`, a veth and a TUN device: what crosses them is not the subject here.

@@ -48,7 +48,7 @@ fn datagrams_larger_than_any_link_arrive_whole() -> Result<()> {
     // A datagram may be fragmented on its way; path MTU discovery would refuse it here already.
     set_ip_option(&socket, libc::IP_MTU_DISCOVER, libc::IP_PMTUDISC_DONT)?;
     setsockopt(&socket, sockopt::RcvBuf, &4_000_000)?;
-    socket.set_read_timeout(Some(Duration::from_secs(3)))?;
+    socket.set_read_timeout(Some(Duration::from_secs(15)))?;
     let mut arrived = 0;
     for size in [1_400, 1_500, 3_000, 9_000, 30_000, 65_000] {
         let sent: Vec<u8> = (0..size).map(|at| u8::try_from(at % 251).unwrap()).collect();
@@ -92,7 +92,7 @@ fn a_udp_client_that_discovers_the_path_mtu_recovers() -> Result<()> {
     let client = stage.client(CLIENT_FAR);
     let socket = client.udp_socket(stage.topology.public(25_565))?;
     set_ip_option(&socket, libc::IP_MTU_DISCOVER, libc::IP_PMTUDISC_DO)?;
-    socket.set_read_timeout(Some(Duration::from_secs(3)))?;
+    socket.set_read_timeout(Some(Duration::from_secs(15)))?;
     let mut got = [0_u8; 2_000];
     let echo = |bytes: usize, got: &mut [u8]| -> std::io::Result<usize> {
         socket.send(&vec![5_u8; bytes])?;
@@ -151,7 +151,7 @@ fn a_closed_port_at_home_refuses_the_client_at_once() -> Result<()> {
     let client = stage.client(CLIENT_FAR);
     let public = stage.topology.public(25_565);
     let refused = client
-        .connect_within(public, Duration::from_secs(3))
+        .connect_within(public, Duration::from_secs(15))
         .err()
         .context("connected to nothing")?;
     ensure!(
@@ -160,7 +160,7 @@ fn a_closed_port_at_home_refuses_the_client_at_once() -> Result<()> {
     );
     // Nobody listens on the UDP port: the home node's "port unreachable" quotes the masqueraded datagram.
     let socket = client.udp_socket(public)?;
-    socket.set_read_timeout(Some(Duration::from_secs(3)))?;
+    socket.set_read_timeout(Some(Duration::from_secs(15)))?;
     socket.send(b"anybody?")?;
     let error = socket
         .recv(&mut [0_u8; 16])
@@ -177,7 +177,7 @@ fn a_client_that_went_away_is_reported_home() -> Result<()> {
     stage.datapath.upsert(&binding(25_565, Protocol::Udp, 1), DRAIN)?;
     let home = stage.topology.home.handle();
     let server = home.run(|| Ok(std::net::UdpSocket::bind((SERVICE, 9000))?))?;
-    server.set_read_timeout(Some(Duration::from_secs(3)))?;
+    server.set_read_timeout(Some(Duration::from_secs(15)))?;
     let client = stage
         .client(CLIENT_FAR)
         .udp_socket(stage.topology.public(25_565))?;
@@ -208,7 +208,7 @@ fn a_packet_at_the_end_of_its_life_is_answered() -> Result<()> {
     let socket = stage
         .client(CLIENT_FAR)
         .udp_socket(stage.topology.public(25_565))?;
-    socket.set_read_timeout(Some(Duration::from_secs(3)))?;
+    socket.set_read_timeout(Some(Duration::from_secs(15)))?;
     set_ip_option(&socket, libc::IP_RECVERR, 1)?;
     socket.set_ttl(1)?;
     socket.send(b"one hop")?;

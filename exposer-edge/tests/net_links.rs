@@ -75,7 +75,7 @@ async fn until(
     what: &str,
     wanted: impl FnMut(&Environment) -> bool,
 ) -> Environment {
-    let waited = tokio::time::timeout(Duration::from_secs(5), receiver.wait_for(wanted))
+    let waited = tokio::time::timeout(Duration::from_secs(30), receiver.wait_for(wanted))
         .await
         .map(|found| found.expect("the monitor ended").clone());
     let Ok(found) = waited else {
@@ -225,7 +225,7 @@ fn the_monitor_ends_when_nobody_listens() {
         let monitor = tokio::spawn(links::run(settings(), publish));
         tokio::time::sleep(Duration::from_millis(100)).await;
         drop(receiver);
-        let ended = tokio::time::timeout(Duration::from_secs(5), monitor).await;
+        let ended = tokio::time::timeout(Duration::from_secs(30), monitor).await;
         ended.expect("the monitor goes on without a listener").unwrap();
     });
 }

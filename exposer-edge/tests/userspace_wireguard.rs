@@ -214,7 +214,7 @@ fn without_the_tunnel_nothing_leaves_and_clients_wait_for_it() {
             .is_err()
     );
     let (client, public) = (story.client.clone(), story.public());
-    let asking = std::thread::spawn(move || client.ask_name(public, Duration::from_secs(20)));
+    let asking = std::thread::spawn(move || client.ask_name(public, Duration::from_secs(60)));
     std::thread::sleep(Duration::from_secs(1));
     assert!(!asking.is_finished(), "the client was turned away at once");
     assert_eq!(story.trapped(), 0, "something left the edge in clear");
@@ -228,7 +228,7 @@ fn without_the_tunnel_nothing_leaves_and_clients_wait_for_it() {
     assert_eq!(asking.join().unwrap().unwrap(), "tcp");
     story
         .client
-        .udp_ping(story.public(), Duration::from_secs(10))
+        .udp_ping(story.public(), Duration::from_secs(30))
         .unwrap();
     assert_eq!(story.trapped(), 0);
 }
@@ -249,7 +249,7 @@ fn connections_and_sessions_outlive_a_tunnel_that_is_made_anew() {
             assert!(began.elapsed() < patience, "no echo within {patience:?}");
         }
     };
-    ping(Duration::from_secs(5));
+    ping(Duration::from_secs(20));
     let slow = SlowTransfer::start(
         &story.client,
         story.public(),
@@ -264,9 +264,9 @@ fn connections_and_sessions_outlive_a_tunnel_that_is_made_anew() {
     story
         .topology
         .home_wg
-        .wait_for_handshake(Duration::from_secs(10))
+        .wait_for_handshake(Duration::from_secs(30))
         .unwrap();
-    ping(Duration::from_secs(15));
+    ping(Duration::from_secs(30));
     let report = slow.finish().unwrap();
     report.transfer.check().unwrap();
     assert_eq!(story.stats(Protocol::Udp).flows, 1, "the same session goes on");

@@ -31,7 +31,7 @@ fn the_tunnel_carries_tcp_and_udp_and_everything_is_gone_afterwards() {
     let client = edge_client(&topology);
 
     assert_eq!(
-        client.ask_name(tcp.address(), Duration::from_secs(2)).unwrap(),
+        client.ask_name(tcp.address(), Duration::from_secs(20)).unwrap(),
         "web"
     );
     client
@@ -67,7 +67,9 @@ fn clients_on_the_link_and_behind_the_gateway_reach_the_edge() {
     for source in [CLIENT_ON_LINK, CLIENT_FAR] {
         let client = Client::new(topology.client.handle(), source);
         assert_eq!(
-            client.ask_name(server.address(), Duration::from_secs(2)).unwrap(),
+            client
+                .ask_name(server.address(), Duration::from_secs(20))
+                .unwrap(),
             "edge"
         );
     }
@@ -111,7 +113,7 @@ fn continuous_traffic_notices_a_gap() {
     )
     .unwrap();
     let steady = UdpCounter::start(&client, echo.address(), Duration::from_millis(10)).unwrap();
-    std::thread::sleep(Duration::from_millis(300));
+    std::thread::sleep(Duration::from_secs(1));
     let report = steady.stop().unwrap();
     assert_eq!(
         (report.lost, report.duplicates, report.refused),
@@ -124,7 +126,7 @@ fn continuous_traffic_notices_a_gap() {
     let report = slow.finish().unwrap();
     report.transfer.check().unwrap();
     assert!(
-        report.transfer.took < Duration::from_secs(15),
+        report.transfer.took < Duration::from_secs(60),
         "the server did not hurry: {report:?}"
     );
 
@@ -133,10 +135,10 @@ fn continuous_traffic_notices_a_gap() {
     topology.restart_edge_tunnel().unwrap();
     topology
         .home_wg
-        .wait_for_handshake(Duration::from_secs(10))
+        .wait_for_handshake(Duration::from_secs(30))
         .unwrap();
     std::thread::sleep(Duration::from_millis(200));
     let report = broken.stop().unwrap();
     assert!(report.lost > 0, "wg0 was gone and nothing was lost: {report:?}");
-    client.udp_ping(echo.address(), Duration::from_secs(10)).unwrap();
+    client.udp_ping(echo.address(), Duration::from_secs(30)).unwrap();
 }

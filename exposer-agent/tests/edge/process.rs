@@ -154,7 +154,7 @@ async fn from_an_annotation_to_an_event() {
     // What the edge made of it becomes an Event of the Service.
     edge.ack().await;
     let event = api
-        .wait_event(Duration::from_secs(20), |event| {
+        .wait_event(Duration::from_secs(60), |event| {
             event["regarding"]["name"] == "game"
         })
         .await
@@ -169,7 +169,7 @@ async fn from_an_annotation_to_an_event() {
     edge.edge.drain();
     api.apply_yaml(&game("4000:25565/tpc")).unwrap();
     let event = api
-        .wait_event(Duration::from_secs(20), |event| {
+        .wait_event(Duration::from_secs(60), |event| {
             event["note"].as_str().is_some_and(|note| note.contains("tpc"))
         })
         .await

@@ -22,7 +22,7 @@ use tokio_util::sync::CancellationToken;
 
 pub const TOKEN: &str = "0123456789abcdef0123456789abcdef-app";
 pub const CONTROL: &str = "10.0.0.1:9090";
-pub const PATIENCE: Duration = Duration::from_secs(10);
+pub const PATIENCE: Duration = Duration::from_secs(30);
 
 pub fn public(port: u16) -> SocketAddr {
     SocketAddr::from(([44, 128, 0, 2], port))

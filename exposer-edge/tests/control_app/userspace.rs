@@ -58,7 +58,7 @@ fn a_service_is_published_survives_restarts_and_goes() {
         only(&agent.snapshot(vec![web(8080)])),
         (Some(8080), Some(Via::Userspace), None)
     );
-    assert!(begin.elapsed() < Duration::from_secs(1), "{:?}", begin.elapsed());
+    assert!(begin.elapsed() < Duration::from_secs(5), "{:?}", begin.elapsed());
     assert_eq!(
         client.ask_name(public(8080), PATIENCE).unwrap().trim(),
         "web-at-home"

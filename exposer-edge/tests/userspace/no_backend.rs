@@ -10,21 +10,25 @@ use tokio::net::TcpListener;
 
 use crate::support::{Edge, settings, tcp_backend, until, within};
 
+/// Refusals are asked again for `refused_retry`: longer than a busy machine takes for anything else here.
+fn retrying(refused_retry: Duration) -> UserspaceSettings {
+    UserspaceSettings {
+        refused_retry,
+        ..settings()
+    }
+}
+
 #[tokio::test]
 async fn a_client_that_has_spoken_is_reset_at_once() {
     let (backend, address) = tcp_backend().await;
     drop(backend);
-    let edge = Edge::new(settings(), Protocol::Tcp, address);
+    let edge = Edge::new(retrying(Duration::from_secs(15)), Protocol::Tcp, address);
     let mut client = edge.connect().await;
     client.write_all(b"hello").await.unwrap();
     let began = Instant::now();
     let error = within(client.read(&mut [0; 1])).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::ConnectionReset);
-    assert!(
-        began.elapsed() < Duration::from_millis(200),
-        "{:?}",
-        began.elapsed()
-    );
+    assert!(began.elapsed() < Duration::from_secs(10), "{:?}", began.elapsed());
     until("it is counted", || edge.stats().active == 0).await;
     assert_eq!(edge.datapath.detail(edge.binding.key).unwrap().refused, 1);
     assert_eq!(edge.stats().failed, 1);
@@ -34,7 +38,7 @@ async fn a_client_that_has_spoken_is_reset_at_once() {
 async fn a_silent_client_outlasts_a_short_restart_of_the_backend() {
     let (backend, address) = tcp_backend().await;
     drop(backend);
-    let edge = Edge::new(settings(), Protocol::Tcp, address);
+    let edge = Edge::new(retrying(Duration::from_secs(15)), Protocol::Tcp, address);
     let mut client = edge.connect().await;
     tokio::time::sleep(Duration::from_millis(90)).await;
     let backend = TcpListener::bind(address).await.unwrap();
@@ -55,7 +59,7 @@ async fn a_silent_client_is_reset_when_the_backend_stays_away() {
     let mut client = edge.connect().await;
     let error = within(client.read(&mut [0; 1])).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::ConnectionReset);
-    assert!(began.elapsed() < Duration::from_secs(1), "{:?}", began.elapsed());
+    assert!(began.elapsed() < Duration::from_secs(10), "{:?}", began.elapsed());
 }
 
 #[tokio::test]

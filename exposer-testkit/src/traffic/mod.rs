@@ -25,7 +25,7 @@ pub use tcp::{HalfClose, Transfer};
 pub use udp::Echo;
 
 /// How long a client waits for a connection.
-const CONNECT: Duration = Duration::from_secs(5);
+const CONNECT: Duration = Duration::from_secs(15);
 /// How long a client waits for the next byte: longer than any gap that a test forgives.
 const IDLE: Duration = Duration::from_secs(20);
 
@@ -50,7 +50,7 @@ impl Client {
     ///
     /// # Errors
     ///
-    /// Refused, unreachable, or no answer within 5 s. The text names both ends.
+    /// Refused, unreachable, or no answer within 15 s. The text names both ends.
     pub fn connect(&self, to: SocketAddr) -> Result<Patient> {
         Ok(Patient::new(self.connect_within(to, CONNECT)?, IDLE)?)
     }

@@ -10,7 +10,7 @@ use super::{Client, pattern};
 use crate::interrupt;
 
 /// How long one echo may take.
-const PATIENCE: Duration = Duration::from_secs(2);
+const PATIENCE: Duration = Duration::from_secs(5);
 
 /// What an echo run measured.
 #[derive(Clone, Copy, Debug, Default)]
@@ -19,7 +19,7 @@ pub struct Echo {
     pub sent: u64,
     /// Echoes that were equal to what was sent.
     pub equal: u64,
-    /// Datagrams without an echo within 2 s.
+    /// Datagrams without an echo within 5 s.
     pub lost: u64,
     /// Echoes that differed.
     pub changed: u64,

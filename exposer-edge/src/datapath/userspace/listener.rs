@@ -101,10 +101,11 @@ impl TcpEndpoint {
 
 impl Drop for TcpEndpoint {
     fn drop(&mut self) {
+        // First, so that the task takes what follows for the end that it is, not for trouble.
+        self.stop.cancel();
         // The task holds the socket until it is polled; this takes it out of LISTEN at once, so that a client is
         // refused and the port is free (tcp_disconnect on a listener).
         let _closed = SockRef::from(&*self.listener).shutdown(std::net::Shutdown::Both);
-        self.stop.cancel();
     }
 }
 
@@ -121,6 +122,7 @@ async fn accept(listener: Arc<TcpListener>, served: Arc<Served>, stop: Cancellat
                 trouble.pause = FIRST_PAUSE;
                 tcp::admit(&served, stream, peer);
             }
+            Err(_) if stop.is_cancelled() => return,
             Err(error) => {
                 if let Some(pause) = trouble.meet(&error, served.key) {
                     tokio::select! {

@@ -5,7 +5,7 @@
 
 mod kernel_stage;
 
-use std::net::SocketAddr;
+use std::net::{SocketAddr, UdpSocket};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
@@ -245,5 +245,52 @@ fn answered_flows_cost_no_budget() -> Result<()> {
         "fifty answered flows took tokens for good: {bucket:?} of {:?}",
         limits::PER_SERVICE
     );
+    Ok(())
+}
+
+#[test]
+fn nothing_leaves_in_clear_while_the_tunnel_is_gone_and_the_flow_goes_on_after() -> Result<()> {
+    let mut stage = Stage::new("kclear", Options::default())?;
+    let backend = SocketAddr::from((SERVICE, 9000));
+    let _server = Server::udp(&stage.topology.home.handle(), backend, "backend")?;
+    stage.datapath.upsert(&binding(25_565, Protocol::Udp, 1), DRAIN)?;
+    // The client's namespace is the edge's default gateway: whatever leaks toward home would arrive here.
+    stage
+        .topology
+        .client
+        .ip(&format!("addr add {SERVICE}/32 dev lo"))?;
+    let trap = stage.topology.client.run(move || Ok(UdpSocket::bind(backend)?))?;
+    trap.set_read_timeout(Some(Duration::from_millis(200)))?;
+    let socket = stage
+        .client(CLIENT_FAR)
+        .udp_socket(stage.topology.public(25_565))?;
+    socket.set_read_timeout(Some(Duration::from_millis(200)))?;
+    let mut buffer = [0_u8; 16];
+    let ping = |buffer: &mut [u8]| socket.send(b"ping").and_then(|_| socket.recv(buffer));
+    ensure!(ping(&mut buffer)? == 4);
+
+    stage.topology.edge_wg.down()?;
+    // Between the deletion and the daemon's word the programs redirect to an interface that is gone.
+    for daemon_knows in [false, true] {
+        if daemon_knows {
+            stage.renew(|_| ())?;
+        }
+        for _ in 0..5 {
+            ensure!(ping(&mut buffer).is_err(), "an answer without a tunnel");
+        }
+        let leaked = trap.recv(&mut buffer);
+        ensure!(
+            leaked.is_err(),
+            "a packet of the tunnel left in clear, daemon knows: {daemon_knows}"
+        );
+    }
+    ensure!(stage.reason(Reason::TunnelDown)? >= 5, "the drops are counted");
+
+    stage.topology.edge_wg.up_again()?;
+    stage.topology.edge.ip("route add 10.96.0.0/16 dev wg0")?;
+    stage.renew(|_| ())?;
+    socket.set_read_timeout(Some(Duration::from_secs(5)))?;
+    ensure!(ping(&mut buffer)? == 4, "the flow goes on");
+    ensure!(stage.flows()?.len() == 1, "the same flow: {:#?}", stage.flows()?);
     Ok(())
 }

@@ -14,7 +14,7 @@ use exposer_common::verdict::Reason;
 use exposer_edge::datapath::Datapath as _;
 use exposer_testkit::topology::{CLIENT_FAR, CLIENT_ON_LINK, Options, TUNNEL};
 use exposer_testkit::traffic::server::Server;
-use kernel_stage::{DRAIN, SERVICE, Stage, binding, environment};
+use kernel_stage::{DRAIN, SERVICE, Stage, binding};
 use nix::sys::socket::{setsockopt, sockopt};
 
 /// Sets an IPv4 socket option that nix has no name for.
@@ -117,18 +117,13 @@ fn jumbo_clients_and_a_narrow_tunnel() -> Result<()> {
         topology.edge.ip("link set wan0 mtu 9000")?;
         topology.edge.ip(&format!("link set {TUNNEL} mtu 1280"))?;
         topology.home.ip("link set wg-home mtu 1280")?;
-        let mut environment = environment(topology)?;
-        environment.wan.mtu = 9_000;
-        environment.tunnel.mtu = 1_280;
         let _server = Server::tcp(
             &topology.home.handle(),
             SocketAddr::from((SERVICE, 9000)),
             "backend",
         )?;
         let public = topology.public(25_565);
-        let edge = stage.topology.edge.handle();
-        let datapath = &mut stage.datapath;
-        edge.run(move || Ok(datapath.set_environment(&environment)?))?;
+        stage.renew(|environment| (environment.wan.mtu, environment.tunnel.mtu) = (9_000, 1_280))?;
         stage.datapath.upsert(&binding(25_565, Protocol::Tcp, 1), DRAIN)?;
         for address in [CLIENT_ON_LINK, CLIENT_FAR] {
             stage.client(address).download(public, 5_000_000)?.check()?;

@@ -52,7 +52,7 @@ pub fn environment(topology: &Topology) -> Result<Environment> {
         },
         tunnel: LinkState {
             name: TUNNEL.to_owned(),
-            ifindex: Some(index(TUNNEL)?),
+            ifindex: index(TUNNEL).ok(),
             mtu: TUNNEL_MTU,
             ethernet: false,
             addresses: vec![prefix([10, 0, 0, 1], 24)],
@@ -107,6 +107,14 @@ impl Stage {
         topology.add_service_address(IpAddr::V4(SERVICE))?;
         let datapath = open(&topology)?;
         Ok(Self { topology, datapath })
+    }
+
+    /// Tells the datapath what the edge's interfaces are now, after `change`.
+    pub fn renew(&mut self, change: impl FnOnce(&mut Environment)) -> Result<()> {
+        let mut environment = environment(&self.topology)?;
+        change(&mut environment);
+        let (edge, datapath) = (self.topology.edge.handle(), &mut self.datapath);
+        edge.run(move || Ok(datapath.set_environment(&environment)?))
     }
 
     pub fn client(&self, address: Ipv4Addr) -> Client {

@@ -55,6 +55,7 @@ fn dispatch(command: Command) -> Result<ExitCode, Failure> {
             Command::Status(args) => cli::status::run(&args).await?,
             Command::Flows(args) => cli::flows::run(&args).await?,
             Command::Cleanup(args) => cli::cleanup::run(&args)?,
+            Command::Token(args) => cli::token::run(&args)?,
         })
     })
 }

@@ -5,5 +5,7 @@
 mod kernel;
 #[path = "control_app/support.rs"]
 mod support;
+#[path = "control_app/tokens.rs"]
+mod tokens;
 #[path = "control_app/userspace.rs"]
 mod userspace;

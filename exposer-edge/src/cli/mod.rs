@@ -6,3 +6,4 @@ pub mod client;
 pub mod flows;
 pub mod output;
 pub mod status;
+pub mod token;

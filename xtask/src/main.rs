@@ -23,6 +23,7 @@ mod suites;
 mod test;
 mod toolchain;
 mod tools;
+mod vm;
 
 use std::process::ExitCode;
 
@@ -40,6 +41,8 @@ enum Verb {
     Test(test::Options),
     /// Check formatting, clippy for the host and for the kernel programs, docs, house rules and dependencies.
     Lint(lint::Options),
+    /// Boot Debian's stock kernels in QEMU and run there the tests that depend on the kernel.
+    Vm(vm::Options),
     /// Show the main job in namespaces of its own: client, edge and home, with real WireGuard and a Kubernetes API.
     Demo(demo::Options),
     /// Print where the programs come from that tests and demo call, providing those that are missing.
@@ -64,6 +67,7 @@ fn run(verb: Verb) -> anyhow::Result<ExitCode> {
         Verb::Build(options) => build::run(&options),
         Verb::Test(options) => test::run(&options),
         Verb::Lint(options) => lint::run(&options),
+        Verb::Vm(options) => vm::run(&options),
         Verb::Demo(options) => demo::run(&options),
         Verb::Tools => tools::run(),
         Verb::Dist(options) => dist::run(&options),

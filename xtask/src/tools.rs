@@ -58,8 +58,13 @@ const TOOLS: &[Tool] = &[
 ];
 
 /// A tool that runs.
-struct Found {
-    name: &'static str,
+pub struct Found {
+    /// Its name.
+    pub name: &'static str,
+    /// The program itself, where `file` may be a wrapper.
+    pub program: PathBuf,
+    /// Folders with the libraries that it needs beside the system's, as a value for `LD_LIBRARY_PATH`; may be empty.
+    pub libraries: String,
     file: PathBuf,
     version: String,
     origin: String,
@@ -79,6 +84,7 @@ pub fn run() -> Result<ExitCode> {
         file,
         version,
         origin,
+        ..
     } in &found
     {
         println!("{name:names$}  {version:versions$}  {origin}: {}", file.display());
@@ -101,7 +107,12 @@ fn bin() -> PathBuf {
     paths::cache().join("tools/bin")
 }
 
-fn provide_all() -> Result<Vec<Found>> {
+/// Provides every tool and returns them, with what they are made of.
+///
+/// # Errors
+///
+/// As [`run`].
+pub fn provide_all() -> Result<Vec<Found>> {
     let dir = paths::cache().join("tools");
     let _lock = paths::lock(&dir)?;
     let mut found: Vec<_> = TOOLS.iter().filter_map(on_machine).collect();
@@ -117,6 +128,8 @@ fn provide_all() -> Result<Vec<Found>> {
             let version = version(&file, tool)?;
             found.push(Found {
                 name: tool.name,
+                program,
+                libraries: root.library_path(&[]),
                 file,
                 version,
                 origin: format!("Debian's {}, unpacked", tool.package),
@@ -140,6 +153,8 @@ fn on_machine(tool: &Tool) -> Option<Found> {
     }
     Some(Found {
         name: tool.name,
+        program: file.clone(),
+        libraries: String::new(),
         file,
         version,
         origin: "this machine".to_owned(),

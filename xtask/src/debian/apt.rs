@@ -56,6 +56,20 @@ impl Apt {
         Ok(parse_show(&String::from_utf8_lossy(&output.stdout)))
     }
 
+    /// Every version of a package that the sources have, in apt's order.
+    ///
+    /// # Errors
+    ///
+    /// When apt itself fails.
+    pub fn all_versions(&self, name: &str) -> Result<Vec<Package>> {
+        let output = self
+            .cmd("apt-cache")
+            .args(["show", "--all-versions", name])
+            .output()?;
+        let text = String::from_utf8_lossy(&output.stdout);
+        Ok(text.split("\n\n").filter_map(parse_show).collect())
+    }
+
     /// Downloads packages into `dir`, each in exactly its version; apt verifies signatures and hashes.
     ///
     /// # Errors

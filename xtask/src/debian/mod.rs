@@ -15,6 +15,7 @@ use crate::files::write_if_changed;
 use crate::paths;
 
 /// A folder into which packages are unpacked.
+#[derive(Debug)]
 pub struct Unpacked {
     /// The folder that stands for `/`.
     pub root: PathBuf,
@@ -114,6 +115,15 @@ impl Archive {
             Ok(present)
         })?;
         Ok(Plan { packages, moved_on })
+    }
+
+    /// Every version of a package that the sources have, the one that apt would install first.
+    ///
+    /// # Errors
+    ///
+    /// When apt itself fails.
+    pub fn all_versions(&self, name: &str) -> Result<Vec<Package>> {
+        self.apt.all_versions(name)
     }
 
     /// Downloads the packages and unpacks them into the folder `root`, which is emptied first.

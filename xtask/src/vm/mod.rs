@@ -56,7 +56,7 @@ pub struct Options {
     #[arg(long, value_enum, default_value_t = Accel::Auto)]
     accel: Accel,
     /// The longest that one test may take in the guest, in seconds.
-    #[arg(long, default_value_t = 120)]
+    #[arg(long, default_value_t = 300)]
     patience: u64,
     #[command(flatten)]
     ebpf: build_ebpf::Options,
@@ -187,7 +187,7 @@ impl Visit<'_> {
         let patience = Patience {
             boot,
             silence,
-            whole: Duration::from_secs(1200),
+            whole: Duration::from_secs(1800),
         };
         let mut report = Report::new(&self.kernel.line, self.planned);
         let command = self.qemu.command(self.kernel, initramfs, accel);

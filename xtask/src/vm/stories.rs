@@ -11,15 +11,12 @@ use crate::command::{Cmd, step};
 
 /// The suites: programs of `tests/`, those first whose failure explains the others'.
 pub const SUITES: &[&str] = &[
-    "kernel_table",
     "kernel_attach",
+    "kernel_table",
     "kernel_path",
     "kernel_router",
     "control_app",
     "cli_daemon",
-    "userspace_wireguard",
-    "net_links",
-    "tunnel",
 ];
 
 /// One test.

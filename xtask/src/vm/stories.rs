@@ -16,8 +16,10 @@ pub const SUITES: &[&str] = &[
     "kernel_path",
     "kernel_router",
     "control_app",
-    "cli_daemon",
 ];
+
+/// Suites of which only a module depends on the kernel.
+const ONLY: &[(&str, &str)] = &[("control_app", "kernel::")];
 
 /// One test.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -116,7 +118,7 @@ pub fn list(suites: &[Suite], filter: Option<&str>) -> Result<Vec<Story>> {
     }
     let wanted =
         |story: &Story| filter.is_none_or(|filter| story.name.contains(filter) || story.suite == filter);
-    stories.retain(wanted);
+    stories.retain(|story| depends_on_the_kernel(story) && wanted(story));
     if stories.is_empty() {
         bail!(
             "no test of {} has a name that contains `{}`",
@@ -127,9 +129,25 @@ pub fn list(suites: &[Suite], filter: Option<&str>) -> Result<Vec<Story>> {
     Ok(stories)
 }
 
+fn depends_on_the_kernel(story: &Story) -> bool {
+    ONLY.iter()
+        .all(|(suite, module)| story.suite != *suite || story.name.starts_with(module))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn of_the_daemons_stories_only_those_of_the_kernel_path() {
+        let story = |suite: &str, name: &str| Story {
+            suite: suite.to_owned(),
+            name: name.to_owned(),
+        };
+        assert!(depends_on_the_kernel(&story("control_app", "kernel::a")));
+        assert!(!depends_on_the_kernel(&story("control_app", "userspace::a")));
+        assert!(depends_on_the_kernel(&story("kernel_path", "a")));
+    }
 
     #[test]
     fn a_test_program_is_found_in_cargos_messages() {

@@ -18,4 +18,3 @@ pub mod net;
 pub mod readiness;
 pub mod status;
 pub mod telemetry;
-pub mod token_store;

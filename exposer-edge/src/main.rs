@@ -54,8 +54,8 @@ fn dispatch(command: Command) -> Result<ExitCode, Failure> {
             Command::Check(args) => cli::check::run(&args).await?,
             Command::Status(args) => cli::status::run(&args).await?,
             Command::Flows(args) => cli::flows::run(&args).await?,
+            Command::Explain(args) => cli::explain::run(&args).await?,
             Command::Cleanup(args) => cli::cleanup::run(&args)?,
-            Command::Token(args) => cli::token::run(&args)?,
         })
     })
 }

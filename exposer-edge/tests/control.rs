@@ -21,5 +21,3 @@ mod registry;
 mod state;
 #[path = "control/support.rs"]
 mod support;
-#[path = "control/tokens.rs"]
-mod tokens;

@@ -41,9 +41,7 @@ pub fn run(options: &Options) -> Result<ExitCode> {
     } else {
         tools::provide()?
     };
-    step("building the binaries and the tests");
-    // With the very flags of the runs below, so that nothing is built twice. The binaries land in target/debug.
-    cargo_test(&path).arg("--no-run").run()?;
+    build::binaries_for_tests()?;
     let counts = if options.unprivileged {
         unprivileged(options, &path)?
     } else {

@@ -168,7 +168,6 @@ impl ErrorCode {
             Self::Timeout => "timeout",
             Self::Replaced => "replaced",
             Self::ShuttingDown => "shutting-down",
-            Self::AccessChanged => "access-changed",
         }
     }
 }

@@ -3,7 +3,7 @@
 pub mod check;
 pub mod cleanup;
 pub mod client;
+pub mod explain;
 pub mod flows;
 pub mod output;
 pub mod status;
-pub mod token;

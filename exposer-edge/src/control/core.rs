@@ -1,7 +1,6 @@
 //! The core: sessions, registry and what the datapath was told, behind `handle_*`, [`Core::next_command`] and
 //! [`Core::poll_timeout`].
 
-mod access;
 mod inbound;
 mod telling;
 
@@ -86,7 +85,7 @@ pub struct Settings {
 #[derive(Debug)]
 pub struct Core {
     pub(super) settings: Settings,
-    pub(super) shared: Shared,
+    shared: Shared,
     sessions: BTreeMap<ConnId, Connection>,
     pub(super) agents: BTreeMap<String, Agent>,
     pub(super) registry: Registry,
@@ -118,7 +117,6 @@ impl Core {
         };
         let mut registry = Registry::new(settings.dynamic_ports.clone(), 0);
         registry.set_reserved(reserved);
-        let _nothing_placed_yet = registry.set_limits(settings.tokens.limits());
         Self {
             settings,
             shared,

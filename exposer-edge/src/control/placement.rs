@@ -46,13 +46,6 @@ impl Registry {
         if reachable.is_empty() {
             return;
         }
-        if let Some(refusal) = self.over_limits(service, port.public_port, &reachable) {
-            self.starved.insert(service.clone());
-            for (wish, _) in reachable {
-                self.refuse(service, wish, refusal.clone(), work);
-            }
-            return;
-        }
         let protocols: Vec<Protocol> = reachable.iter().map(|(wish, _)| wish.protocol).collect();
         match self.find_port(service, port.public_port, &protocols) {
             Ok(given) => {
@@ -86,15 +79,10 @@ impl Registry {
                 refused: None,
             });
         };
-        let allowed = |port| self.allows_port(&service.agent, port);
         let port = self
             .remembered_port(service, requested, protocols)
-            .filter(|port| allowed(*port))
-            .or_else(|| self.ports.free_dynamic(protocols, service, requested, allowed))
-            .ok_or_else(|| {
-                let refusal = claim::exhausted(requested, protocol, &taken, self.ports.dynamic());
-                self.no_substitute(&service.agent, refusal)
-            })?;
+            .or_else(|| self.ports.free_dynamic(protocols, service, requested))
+            .ok_or_else(|| claim::exhausted(requested, protocol, &taken, self.ports.dynamic()))?;
         Ok(Given {
             port,
             refused: Some(claim::moved(requested, protocol, &taken, port)),
@@ -122,7 +110,7 @@ impl Registry {
                     self.ports.taken(key, service, requested).is_none()
                 }
             });
-            (keeps && self.allows_port(&service.agent, port)).then(|| Given {
+            keeps.then(|| Given {
                 port,
                 refused: state.refused.clone(),
             })
@@ -144,7 +132,7 @@ impl Registry {
         })
     }
 
-    pub(super) fn refuse(&mut self, service: &ServiceRef, wish: Wish, refusal: Refusal, work: &mut Work) {
+    fn refuse(&mut self, service: &ServiceRef, wish: Wish, refusal: Refusal, work: &mut Work) {
         self.release_port(service, wish, work);
         if let Some(entry) = self.services.get_mut(service) {
             let state = PortState {
@@ -186,9 +174,6 @@ impl Registry {
             }
             _ => self.slots.next_generation(),
         };
-        if former.is_none() {
-            self.count_port(&service.agent, true);
-        }
         if let Some(former) = former
             && former.public_port != given.port
         {

@@ -76,6 +76,7 @@ enum Phase {
     Proof {
         agent: String,
         software: String,
+        token: Option<Token>,
         transcript: Transcript,
     },
     Open,
@@ -212,16 +213,17 @@ impl Session {
             return Ok(());
         }
         match (std::mem::replace(&mut self.phase, Phase::Open), message) {
-            (Phase::Hello, AgentMessage::Hello(hello)) => self.hello(hello, frame),
+            (Phase::Hello, AgentMessage::Hello(hello)) => self.hello(hello, frame, shared),
             (
                 Phase::Proof {
                     agent,
                     software,
+                    token,
                     transcript,
                 },
                 AgentMessage::Proof(proof),
             ) => {
-                self.prove(&proof, shared.tokens.of(&agent), &transcript, shared, now)?;
+                self.prove(&proof, token.as_ref(), &transcript, shared, now)?;
                 self.events.push_back(Event::Opened { agent, software });
                 Ok(())
             }
@@ -236,7 +238,7 @@ impl Session {
         }
     }
 
-    fn hello(&mut self, hello: Hello, frame: &FrameBytes) -> Result<(), ErrorMessage> {
+    fn hello(&mut self, hello: Hello, frame: &FrameBytes, shared: &Shared) -> Result<(), ErrorMessage> {
         let Hello {
             min_version,
             max_version,
@@ -261,6 +263,7 @@ impl Session {
         });
         let bytes = encode(&challenge).map_err(|error| ErrorMessage::from(&error))?;
         self.phase = Phase::Proof {
+            token: shared.tokens.of(&agent).cloned(),
             agent,
             software: shorten(&printable(&software)),
             transcript: Transcript::new(frame.as_slice(), &bytes),

@@ -162,12 +162,12 @@ fn sockets() -> io::Result<Vec<Found>> {
 }
 
 /// The table of the calling thread's own network namespace.
-fn path(table: &str) -> String {
+pub(super) fn path(table: &str) -> String {
     format!("/proc/thread-self/net/{table}")
 }
 
 /// A table that may be absent: those of IPv6 where it is disabled.
-fn optional<T>(result: Result<T, ProcError>) -> io::Result<Option<T>> {
+pub(super) fn optional<T>(result: Result<T, ProcError>) -> io::Result<Option<T>> {
     match result {
         Ok(value) => Ok(Some(value)),
         Err(ProcError::NotFound(_)) => Ok(None),

@@ -192,24 +192,20 @@ impl Core {
         changes: &mut BTreeMap<ServiceId, Option<ServiceRecord>>,
     ) {
         let id = short_id(&record.id);
-        let judged = record
-            .validate()
-            .map_err(|error| Refusal {
-                code: RefusalCode::InvalidRecord,
-                text: error.to_string(),
-            })
-            .and_then(|()| self.registry.judge(agent, &record));
         let known = self.agents.get_mut(agent);
-        match judged {
+        match record.validate() {
             Ok(()) => {
                 if let Some(known) = known {
                     known.invalid.remove(&id);
                 }
                 changes.insert(id, Some(record));
             }
-            Err(refusal) => {
-                let error = &refusal.text;
-                warn!(component = "control", agent, service = %id, action = "refused", error, "record refused");
+            Err(error) => {
+                warn!(component = "control", agent, service = %id, action = "refused", %error, "record refused");
+                let refusal = Refusal {
+                    code: RefusalCode::InvalidRecord,
+                    text: error.to_string(),
+                };
                 if let Some(known) = known {
                     known.invalid.insert(id.clone(), refusal);
                 }

@@ -5,11 +5,11 @@ use std::path::Path;
 use aya::Ebpf;
 use aya::maps::lpm_trie::LpmTrie;
 use aya::maps::{Array, HashMap, Map, MapData, MapError, PerCpuArray};
-use exposer_common::flow::{Control, FlowEntry, FlowKey};
+use exposer_common::flow::{Bucket, Control, FlowEntry, FlowKey, SourceKey};
 use exposer_common::link::{LinkEntry, NetKind};
 use exposer_common::names::{
     MAP_CONTROL, MAP_FLOWS, MAP_HANDED, MAP_LINKS, MAP_NETS, MAP_PORTS, MAP_REASONS, MAP_REPLIES,
-    MAP_SERVICE_STATS, MAP_SERVICES,
+    MAP_SERVICE_STATS, MAP_SERVICES, MAP_SOURCES, MAP_UNREPLIED,
 };
 use exposer_common::service::{PortMode, ServiceCounters, ServiceEntry, ServiceKey};
 use exposer_common::verdict::Reason;
@@ -45,6 +45,29 @@ pub struct ConfigMaps {
     pub reasons: PerCpuArray<MapData, u64>,
     /// Counters by service.
     pub service_stats: PerCpuArray<MapData, ServiceCounters>,
+}
+
+/// The buckets of the limits, which the programs alone write.
+pub struct LimitMaps {
+    /// By service index, and at [`exposer_common::names::UNREPLIED_OVERALL`].
+    pub unreplied: Array<MapData, Bucket>,
+    /// By client.
+    pub sources: HashMap<MapData, SourceKey, Bucket>,
+}
+
+impl LimitMaps {
+    /// Opens the pinned maps; works without a daemon.
+    ///
+    /// # Errors
+    ///
+    /// When the maps are not pinned, or not readable.
+    pub fn open_pinned(bpffs: &Path) -> Result<Self, DatapathError> {
+        let mut source = Pins(bpffs);
+        Ok(Self {
+            unreplied: typed(&mut source, MAP_UNREPLIED)?,
+            sources: typed(&mut source, MAP_SOURCES)?,
+        })
+    }
 }
 
 /// Whence a map comes.

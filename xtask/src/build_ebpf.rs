@@ -1,6 +1,6 @@
 //! `cargo xtask build-ebpf`: the object with the kernel programs, with BTF and without DWARF.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::{Context as _, Result, bail};
@@ -35,6 +35,25 @@ pub fn run(options: &Options) -> Result<ExitCode> {
 ///
 /// As [`run`].
 pub fn build(options: &Options) -> Result<()> {
+    let (built, strip) = compile(options, "exposer-ebpf")?;
+    publish(&built, strip.as_deref())
+}
+
+/// Builds the object with the benchmark's own programs.
+///
+/// # Errors
+///
+/// As [`run`].
+pub fn build_bench(options: &Options) -> Result<()> {
+    let (built, _) = compile(options, "exposer-bench")?;
+    let bytes = std::fs::read(&built)?;
+    require_btf(&bytes).with_context(|| format!("{} is of no use", built.display()))?;
+    write_if_changed(&paths::bench_object(), &bytes, false)?;
+    Ok(())
+}
+
+/// Compiles a program of the eBPF crate. Returns the object, and where `llvm-strip` is.
+fn compile(options: &Options, name: &str) -> Result<(PathBuf, Option<PathBuf>)> {
     let manifest = paths::ebpf_crate().join("Cargo.toml");
     if !manifest.is_file() {
         bail!(
@@ -45,9 +64,14 @@ pub fn build(options: &Options) -> Result<()> {
     let toolchain = Toolchain::provide(options.toolchain)?;
     step("building the kernel programs");
     let target_dir = paths::target().join("bpf-build");
-    toolchain.cargo("build", &target_dir).run()?;
-    let built = target_dir.join(TARGET).join("release/exposer-ebpf");
-    publish(&built, toolchain.strip.as_deref())
+    toolchain
+        .cargo("build", &target_dir)
+        .args(["--bin", name])
+        .run()?;
+    Ok((
+        target_dir.join(TARGET).join("release").join(name),
+        toolchain.strip,
+    ))
 }
 
 /// Puts the built object in its places, touching nothing that has not changed, so that nothing that embeds it is

@@ -6,6 +6,7 @@
     reason = "this program's duty is to tell a person what it does; it counts files and tests, nothing else"
 )]
 
+mod bench;
 mod build;
 mod build_ebpf;
 mod command;
@@ -45,6 +46,8 @@ enum Verb {
     Vm(vm::Options),
     /// Show the main job in namespaces of its own: client, edge and home, with real WireGuard and a Kubernetes API.
     Demo(demo::Options),
+    /// Measure the kernel path beside what one would use instead, in namespaces; results in target/bench.
+    Bench(bench::Options),
     /// Print where the programs come from that tests and demo call, providing those that are missing.
     Tools,
     /// Pack optimized binaries and the files of deploy/ into target/dist, with checksums.
@@ -69,6 +72,7 @@ fn run(verb: Verb) -> anyhow::Result<ExitCode> {
         Verb::Lint(options) => lint::run(&options),
         Verb::Vm(options) => vm::run(&options),
         Verb::Demo(options) => demo::run(&options),
+        Verb::Bench(options) => bench::run(&options),
         Verb::Tools => tools::run(),
         Verb::Dist(options) => dist::run(&options),
     }

@@ -50,6 +50,11 @@ pub fn object_with_debug_info() -> PathBuf {
     target().join("bpf/exposer-ebpf.debug.o")
 }
 
+/// The object with the benchmark's own kernel programs.
+pub fn bench_object() -> PathBuf {
+    target().join("bpf/exposer-bench.o")
+}
+
 /// The search path of children, with `first` before everything.
 pub fn path_with(first: &Path) -> OsString {
     let old = std::env::var_os("PATH").unwrap_or_default();

@@ -69,10 +69,11 @@ impl Edge {
         for (address, length, kind) in [(PUBLIC, 32, NetKind::Own), ([10, 96, 0, 0], 16, NetKind::Home)] {
             self.maps.nets.insert(&Key::new(length, address), kind, 0)?;
         }
-        // No daemon runs that would repeat it.
+        // No daemon runs that would repeat it. A rate of zero is no limit: the flows are all made at once.
         let control = Control {
             heartbeat: clock::now()?,
             max_age: u64::MAX,
+            ..Control::default()
         };
         Ok(self.maps.control.set(0, control, 0)?)
     }

@@ -169,8 +169,8 @@ fn configure(lane: &Lane, generator: &mut Generator, edge: &mut Edge) -> Result<
         Kind::Ours => {
             attach(edge.program()?, &lane.edge)?;
             format!(
-                "`wan_ingress` at TC ingress (TCX), {SERVICES} services with a backend each, flows in its maps; \
-                 no daemon runs"
+                "`wan_ingress` at TC ingress (TCX), {SERVICES} services with a backend each, flows in its maps, no \
+                 limit on how many are made at once; no daemon runs"
             )
         }
         Kind::Forwarding => routing(&lane.edge)?,

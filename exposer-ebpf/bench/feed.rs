@@ -13,8 +13,6 @@ pub const FIRST_SPORT: u32 = 2_000;
 pub const SERVICES: u32 = 16;
 /// Bytes of a frame.
 pub const FRAME: usize = 64;
-/// The same, as the kernel's structs have it.
-pub const FRAME_U32: u32 = 64;
 
 /// The generator's recipe, and what it has made: the single cell of the map `FEED`.
 #[derive(Clone, Copy, Debug, Default)]

@@ -13,12 +13,12 @@ use nix::sched::{CpuSet, sched_getaffinity, sched_setaffinity};
 use nix::unistd::Pid;
 
 use crate::lanes::Kind;
-use crate::recipe::{ACK, recipe};
+use crate::recipe::{ACK, FRAME_U32, recipe};
 
 #[path = "../../../exposer-ebpf/bench/feed.rs"]
 #[expect(dead_code, reason = "shared with the kernel programs, which use the rest")]
 pub mod feed;
-use feed::{FRAME, FRAME_U32, Feed, Sunk};
+use feed::{FRAME, Feed, Sunk};
 
 /// `Feed`, as aya wants it.
 #[derive(Clone, Copy)]

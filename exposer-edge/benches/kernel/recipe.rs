@@ -2,9 +2,11 @@
 
 use exposer_common::service::L4Proto;
 
-use crate::generator::feed::{FRAME, FRAME_U32, Feed};
+use crate::generator::feed::{FRAME, Feed};
 use crate::lanes::{HOME, Kind, PUBLIC, WAN_MAC};
 
+/// Bytes of a frame, as the kernel's structs have it.
+pub const FRAME_U32: u32 = 64;
 /// First public port of the services.
 pub const SERVED: u16 = 20_000;
 /// First port of the packets that are none of ours.
@@ -13,6 +15,8 @@ pub const UNMANAGED: u16 = 40_000;
 pub const SYN: u8 = 0x02;
 /// TCP's ACK.
 pub const ACK: u8 = 0x10;
+
+const _: () = assert!(FRAME == 64);
 
 /// The recipe of `flows` flows for a contender. `flags` are those of TCP.
 pub fn recipe(kind: Kind, proto: L4Proto, flags: u8, flows: u32) -> Feed {

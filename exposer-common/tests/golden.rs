@@ -200,6 +200,7 @@ fn numbers_of_codes() {
         (ErrorCode::Timeout, "timeout"),
         (ErrorCode::Replaced, "replaced"),
         (ErrorCode::ShuttingDown, "shutting-down"),
+        (ErrorCode::AccessChanged, "access-changed"),
     ];
     for (number, (code, name)) in errors.into_iter().enumerate() {
         pin(&code, &format!("{number:02x}"));
@@ -215,6 +216,7 @@ fn numbers_of_codes() {
         RefusalCode::ProgramFailed,
         RefusalCode::PathDowngraded,
         RefusalCode::TunnelDown,
+        RefusalCode::NotAllowed,
     ];
     for (number, code) in refusals.into_iter().enumerate() {
         pin(&code, &format!("{number:02x}"));

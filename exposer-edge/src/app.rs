@@ -22,6 +22,7 @@ use std::fs::File;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
@@ -38,12 +39,12 @@ use self::saver::Saver;
 use crate::config::Config;
 use crate::control::core::{Core, Settings};
 use crate::control::state_file::{Loaded, SavedState, StateFile};
-use crate::control::tokens::Tokens;
 use crate::datapath::userspace::UserspaceDatapath;
 use crate::net::environment::Environment;
 use crate::net::links::{self, LinkSettings};
 use crate::readiness::Readiness;
 use crate::status::Status;
+use crate::token_store::TokenStore;
 use crate::{admin, net};
 
 /// How long userspace connections may go on when the daemon ends. Kernel-path flows go on without it.
@@ -93,15 +94,17 @@ pub async fn run_until(
     stop: CancellationToken,
     hurry: CancellationToken,
 ) -> Result<(), AppError> {
-    let tokens = Tokens::shared(token::read(&config.token_file)?);
+    let store = TokenStore::new(&config.state_dir);
+    let (tokens, token_files) = token::read_all(&config.token_file, &store)?;
     let _lock = lock(&config)?;
     let file = StateFile::new(config.state_dir.clone());
     let saved = load(&file).await;
     let admin = admin::listen(config.admin).await?;
     let ports = net::reserved::scan(&config).await;
     let environment = first_environment(&config).await;
+    let (retoken, tokens) = watch::channel(tokens);
     let settings = Settings {
-        tokens,
+        tokens: tokens.borrow().clone(),
         dynamic_ports: config.dynamic_ports.first()..=config.dynamic_ports.last(),
         stale_after: config.stale_after,
         drain: config.drain,
@@ -131,6 +134,7 @@ pub async fn run_until(
     let mut tasks = JoinSet::new();
     tasks.spawn(links::run(LinkSettings::from(&config), environment));
     tasks.spawn(reserved::follow(config.clone(), reserve));
+    tasks.spawn(token::follow(store, token_files, retoken));
     let connections = TaskTracker::new();
     tasks.spawn(connection::listen(
         config.listen,
@@ -139,12 +143,7 @@ pub async fn run_until(
         connections.clone(),
     ));
     let quit = CancellationToken::new();
-    let end = quit.clone();
-    tasks.spawn(async move {
-        if let Err(error) = admin::serve(admin, shown, end).await {
-            warn!(component = "app", %error, "the admin API has ended");
-        }
-    });
+    tasks.spawn(serve_admin(admin, shown, quit.clone()));
     let task = CoreTask {
         core,
         driver,
@@ -152,6 +151,7 @@ pub async fn run_until(
         inbound: arrivals,
         environment: network,
         reserved: host_ports,
+        tokens,
         public_addresses: config.public_addresses.clone(),
         saver: Saver::start(file),
         status,
@@ -171,6 +171,12 @@ pub async fn run_until(
         Ok(())
     } else {
         Err(AppError::DatapathEnded)
+    }
+}
+
+async fn serve_admin(listener: TcpListener, shown: admin::StatusReceiver, end: CancellationToken) {
+    if let Err(error) = admin::serve(listener, shown, end).await {
+        warn!(component = "app", %error, "the admin API has ended");
     }
 }
 

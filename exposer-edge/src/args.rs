@@ -14,6 +14,7 @@ Examples:
   exposer-edge run                                the daemon (under systemd: exposer-edge.service)
   exposer-edge status --output json | jq .services
   exposer-edge flows --port 25565                 kernel-path connections of one public port
+  exposer-edge token add cabin --max-ports 4      a token for agent cabin alone, with a limit
   exposer-edge explain 25565/tcp --client 8.8.8.8  why a port answers a client as it does
   exposer-edge cleanup --dry-run                  what the kernel still holds after the daemon is gone
 
@@ -53,6 +54,8 @@ pub enum Command {
     /// Detach the programs from the interfaces and remove the pinned maps: ends every kernel-path connection. Stop the
     /// daemon first (systemctl stop exposer-edge), else it attaches them again.
     Cleanup(CleanupArgs),
+    /// Make, list or revoke tokens of single agents, each with limits. A running daemon takes changes up within seconds.
+    Token(TokenArgs),
 }
 
 /// Settings of logging.
@@ -309,4 +312,62 @@ pub struct CleanupArgs {
     /// Only say what would be removed.
     #[arg(long)]
     pub dry_run: bool,
+}
+
+/// Arguments of `token`.
+#[derive(Debug, Args)]
+pub struct TokenArgs {
+    /// The daemon's folder for its state; the tokens are in `tokens.d` within it.
+    #[arg(
+        long,
+        env = "EXPOSER_STATE_DIR",
+        value_name = "DIR",
+        default_value = "/var/lib/exposer",
+        global = true
+    )]
+    pub state_dir: String,
+    /// What to do.
+    #[command(subcommand)]
+    pub action: TokenAction,
+}
+
+/// What to do with tokens.
+#[derive(Debug, Subcommand)]
+pub enum TokenAction {
+    /// Make a token for one agent's name and print it: this is the only time that it is shown. The token for all agents
+    /// (EXPOSER_TOKEN_FILE) does not open that name any more.
+    Add(TokenAdd),
+    /// Show whose tokens there are and what they allow; never the tokens.
+    List {
+        /// A table for people, or JSON for scripts.
+        #[arg(long, short, value_enum, default_value = "table")]
+        output: Output,
+    },
+    /// Delete the token of one agent: its connection ends, and its Services are closed.
+    Revoke {
+        /// The agent's name (AGENT_NAME).
+        name: String,
+    },
+}
+
+/// Arguments of `token add`.
+#[derive(Debug, Args)]
+pub struct TokenAdd {
+    /// The agent's name (AGENT_NAME).
+    pub name: String,
+    /// Only Services of these namespaces [default: all].
+    #[arg(long, value_name = "NAME,…", value_delimiter = ',')]
+    pub namespace: Vec<String>,
+    /// Only these subdomains; one `*` stands for any text [default: all].
+    #[arg(long, value_name = "NAME,…", value_delimiter = ',')]
+    pub subdomain: Vec<String>,
+    /// Only these public ports, single ones and ranges [default: all].
+    #[arg(long, value_name = "PORT|FIRST-LAST,…", value_delimiter = ',')]
+    pub ports: Vec<String>,
+    /// At most so many public ports at a time; TCP and UDP count each [default: no limit].
+    #[arg(long, value_name = "N")]
+    pub max_ports: Option<u32>,
+    /// Replace the token and the limits that the agent has.
+    #[arg(long)]
+    pub replace: bool,
 }

@@ -18,3 +18,4 @@ pub mod net;
 pub mod readiness;
 pub mod status;
 pub mod telemetry;
+pub mod token_store;

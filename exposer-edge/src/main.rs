@@ -56,6 +56,7 @@ fn dispatch(command: Command) -> Result<ExitCode, Failure> {
             Command::Flows(args) => cli::flows::run(&args).await?,
             Command::Explain(args) => cli::explain::run(&args).await?,
             Command::Cleanup(args) => cli::cleanup::run(&args)?,
+            Command::Token(args) => cli::token::run(&args)?,
         })
     })
 }

@@ -21,3 +21,5 @@ mod registry;
 mod state;
 #[path = "control/support.rs"]
 mod support;
+#[path = "control/tokens.rs"]
+mod tokens;

@@ -7,5 +7,7 @@ mod explain;
 mod kernel;
 #[path = "control_app/support.rs"]
 mod support;
+#[path = "control_app/tokens.rs"]
+mod tokens;
 #[path = "control_app/userspace.rs"]
 mod userspace;

@@ -41,7 +41,9 @@ pub fn run(options: &Options) -> Result<ExitCode> {
     } else {
         tools::provide()?
     };
-    build::binaries_for_tests()?;
+    step("building the binaries and the tests");
+    // With the very flags of the runs below, so that nothing is built twice. The binaries land in target/debug.
+    cargo_test(&path).arg("--no-run").run()?;
     let counts = if options.unprivileged {
         unprivileged(options, &path)?
     } else {

@@ -85,7 +85,10 @@ impl Ending {
     pub const fn pace(&self) -> Pace {
         match self {
             Self::Remote(message) => match message.code {
-                ErrorCode::OutOfOrder | ErrorCode::Timeout | ErrorCode::ShuttingDown => Pace::Quick,
+                ErrorCode::OutOfOrder
+                | ErrorCode::Timeout
+                | ErrorCode::ShuttingDown
+                | ErrorCode::AccessChanged => Pace::Quick,
                 ErrorCode::Malformed
                 | ErrorCode::FrameTooLarge
                 | ErrorCode::Version

@@ -140,6 +140,7 @@ const fn reason(code: RefusalCode) -> &'static str {
         RefusalCode::ProgramFailed => "ProgramFailed",
         RefusalCode::PathDowngraded => "PathDowngraded",
         RefusalCode::TunnelDown => "TunnelDown",
+        RefusalCode::NotAllowed => "NotAllowed",
     }
 }
 

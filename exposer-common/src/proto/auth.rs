@@ -115,6 +115,12 @@ impl Token {
         Ok(Self(Zeroizing::new(token.to_vec())))
     }
 
+    /// Whether both are the same secret. Not in constant time: no peer can measure it.
+    #[must_use]
+    pub fn is_same(&self, other: &Self) -> bool {
+        self.0 == other.0
+    }
+
     /// The agent's proof.
     #[must_use]
     pub fn prove_agent(&self, transcript: &Transcript) -> [u8; MAC] {

@@ -168,6 +168,7 @@ impl ErrorCode {
             Self::Timeout => "timeout",
             Self::Replaced => "replaced",
             Self::ShuttingDown => "shutting-down",
+            Self::AccessChanged => "access-changed",
         }
     }
 }

@@ -211,6 +211,8 @@ pub enum RefusalCode {
     PathDowngraded,
     /// The tunnel is down: the port answers nobody until it is up.
     TunnelDown,
+    /// The agent's token is not for this namespace, subdomain or port, or not for so many ports.
+    NotAllowed,
 }
 
 /// Kinds of protocol errors. Append-only.
@@ -236,6 +238,8 @@ pub enum ErrorCode {
     Replaced,
     /// This side is shutting down.
     ShuttingDown,
+    /// The agent's token was replaced or revoked, or allows other things than before: connect again.
+    AccessChanged,
 }
 
 /// See [`AgentMessage::Error`].

@@ -92,6 +92,7 @@
 //! | `timeout` | silent or slow for too long | connects anew |
 //! | `replaced` | another connection of the same agent name took over | tries again, rarely: two agents share a name |
 //! | `shutting-down` | the other side stops | connects anew |
+//! | `access-changed` | the agent's token was replaced or revoked, or allows other things than before | connects anew |
 
 pub mod auth;
 pub mod codec;

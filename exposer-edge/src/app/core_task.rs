@@ -18,6 +18,7 @@ use super::saver::Saver;
 use super::status_view::{self, Observed};
 use crate::control::core::{Command, ConnId, Core};
 use crate::control::ports::ReservedPorts;
+use crate::control::tokens::Tokens;
 use crate::datapath::accelerator::Fallback;
 use crate::net::environment::Environment;
 use crate::readiness::{Block, Readiness};
@@ -45,6 +46,8 @@ pub struct CoreTask<U> {
     pub environment: watch::Receiver<Environment>,
     /// The host's own ports.
     pub reserved: watch::Receiver<ReservedPorts>,
+    /// Who has to prove what.
+    pub tokens: watch::Receiver<Tokens>,
     /// Public addresses as configured; empty = those of the environment.
     pub public_addresses: Vec<IpAddr>,
     /// Where the state goes.
@@ -110,6 +113,10 @@ impl<U: Fallback + 'static> CoreTask<U> {
                 Ok(()) = self.reserved.changed() => {
                     let reserved = self.reserved.borrow_and_update().clone();
                     self.core.handle_reserved_ports(reserved);
+                }
+                Ok(()) = self.tokens.changed() => {
+                    let tokens = self.tokens.borrow_and_update().clone();
+                    self.core.handle_tokens(tokens, Instant::now());
                 }
                 _ = ticks.tick() => {
                     if self.driver.is_over() {

@@ -29,6 +29,9 @@ pub enum AppError {
         /// What is wrong with it.
         source: TokenError,
     },
+    /// The tokens of single agents can't be read: who may come in is not known.
+    #[error(transparent)]
+    Tokens(#[from] crate::token_store::StoreError),
     /// Another edge works with the same state.
     #[error(
         "another exposer-edge holds {path}; stop it first (systemctl stop exposer-edge), or give this one its own \

@@ -7,3 +7,4 @@ pub mod explain;
 pub mod flows;
 pub mod output;
 pub mod status;
+pub mod token;

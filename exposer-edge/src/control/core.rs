@@ -1,6 +1,7 @@
 //! The core: sessions, registry and what the datapath was told, behind `handle_*`, [`Core::next_command`] and
 //! [`Core::poll_timeout`].
 
+mod access;
 mod inbound;
 mod telling;
 
@@ -85,7 +86,7 @@ pub struct Settings {
 #[derive(Debug)]
 pub struct Core {
     pub(super) settings: Settings,
-    shared: Shared,
+    pub(super) shared: Shared,
     sessions: BTreeMap<ConnId, Connection>,
     pub(super) agents: BTreeMap<String, Agent>,
     pub(super) registry: Registry,
@@ -117,6 +118,7 @@ impl Core {
         };
         let mut registry = Registry::new(settings.dynamic_ports.clone(), 0);
         registry.set_reserved(reserved);
+        let _nothing_placed_yet = registry.set_limits(settings.tokens.limits());
         Self {
             settings,
             shared,

@@ -52,7 +52,10 @@ impl Registry {
                 agent,
                 id: record.id.clone(),
             };
-            if record.validate().is_err() || self.services.contains_key(&service) {
+            if record.validate().is_err()
+                || self.services.contains_key(&service)
+                || !self.lets_in(&service.agent, &record)
+            {
                 continue;
             }
             let subdomain = record.subdomain.clone();
@@ -67,7 +70,7 @@ impl Registry {
     }
 
     fn restore_ports(&mut self, service: &ServiceRef, saved: Vec<SavedPort>) {
-        let Some(entry) = self.services.get_mut(service) else {
+        let Some(entry) = self.services.get(service) else {
             return;
         };
         let wanted = claim::wishes(&entry.record);
@@ -83,17 +86,20 @@ impl Registry {
             };
             let usable = wanted.contains(&wish)
                 && key.port != 0
+                && self.allows_port(&service.agent, key.port)
+                && self.has_room(&service.agent)
                 && self.ports.holder(key).is_none()
                 && self.ports.taken(key, service, wish.requested).is_none();
             if usable && self.slots.take(allocation.index) {
                 self.ports.hold(key, service.clone(), wish.requested);
-                entry.ports.insert(
-                    wish,
-                    PortState {
-                        allocated: Some(allocation),
-                        refused,
-                    },
-                );
+                self.count_port(&service.agent, true);
+                let state = PortState {
+                    allocated: Some(allocation),
+                    refused,
+                };
+                if let Some(entry) = self.services.get_mut(service) {
+                    entry.ports.insert(wish, state);
+                }
             }
         }
     }

@@ -46,6 +46,13 @@ impl Registry {
         if reachable.is_empty() {
             return;
         }
+        if let Some(refusal) = self.over_limits(service, port.public_port, &reachable) {
+            self.starved.insert(service.clone());
+            for (wish, _) in reachable {
+                self.refuse(service, wish, refusal.clone(), work);
+            }
+            return;
+        }
         let protocols: Vec<Protocol> = reachable.iter().map(|(wish, _)| wish.protocol).collect();
         match self.find_port(service, port.public_port, &protocols) {
             Ok(given) => {
@@ -79,10 +86,15 @@ impl Registry {
                 refused: None,
             });
         };
+        let allowed = |port| self.allows_port(&service.agent, port);
         let port = self
             .remembered_port(service, requested, protocols)
-            .or_else(|| self.ports.free_dynamic(protocols, service, requested))
-            .ok_or_else(|| claim::exhausted(requested, protocol, &taken, self.ports.dynamic()))?;
+            .filter(|port| allowed(*port))
+            .or_else(|| self.ports.free_dynamic(protocols, service, requested, allowed))
+            .ok_or_else(|| {
+                let refusal = claim::exhausted(requested, protocol, &taken, self.ports.dynamic());
+                self.no_substitute(&service.agent, refusal)
+            })?;
         Ok(Given {
             port,
             refused: Some(claim::moved(requested, protocol, &taken, port)),
@@ -110,7 +122,7 @@ impl Registry {
                     self.ports.taken(key, service, requested).is_none()
                 }
             });
-            keeps.then(|| Given {
+            (keeps && self.allows_port(&service.agent, port)).then(|| Given {
                 port,
                 refused: state.refused.clone(),
             })
@@ -132,7 +144,7 @@ impl Registry {
         })
     }
 
-    fn refuse(&mut self, service: &ServiceRef, wish: Wish, refusal: Refusal, work: &mut Work) {
+    pub(super) fn refuse(&mut self, service: &ServiceRef, wish: Wish, refusal: Refusal, work: &mut Work) {
         self.release_port(service, wish, work);
         if let Some(entry) = self.services.get_mut(service) {
             let state = PortState {
@@ -174,6 +186,9 @@ impl Registry {
             }
             _ => self.slots.next_generation(),
         };
+        if former.is_none() {
+            self.count_port(&service.agent, true);
+        }
         if let Some(former) = former
             && former.public_port != given.port
         {

@@ -139,10 +139,16 @@ impl PortTable {
         })
     }
 
-    /// A port of the dynamic range that is free for all of `protocols`. The search starts at a place that the Service
+    /// A port of the dynamic range that is free for all of `protocols` and `allowed`. The search starts at a place that the Service
     /// and the port that it asked for determine, so that an edge that lost its state finds the same one again.
     #[must_use]
-    pub fn free_dynamic(&self, protocols: &[Protocol], service: &ServiceRef, requested: u16) -> Option<u16> {
+    pub fn free_dynamic(
+        &self,
+        protocols: &[Protocol],
+        service: &ServiceRef,
+        requested: u16,
+        allowed: impl Fn(u16) -> bool,
+    ) -> Option<u16> {
         let (first, last) = (*self.dynamic.start(), *self.dynamic.end());
         let size = u64::from(last.checked_sub(first)?).saturating_add(1);
         let offset = spread(service, requested).checked_rem(size)?;
@@ -151,6 +157,7 @@ impl PortTable {
         let free = self.free.get(one)?;
         free.range(start..=last)
             .chain(free.range(first..start))
+            .filter(|port| allowed(**port))
             .find(|port| {
                 others
                     .iter()

@@ -12,6 +12,7 @@ use std::ops::RangeInclusive;
 use exposer_common::model::ServiceRecord;
 
 use super::claim::{self, Changes, Entry, Priority, Wish};
+use super::limits::Limits;
 use super::ports::{PortTable, ReservedPorts};
 use super::slots::Slots;
 use crate::datapath::{Binding, BindingKey, ServiceRef};
@@ -32,6 +33,10 @@ pub struct Registry {
     pub(super) own_addresses: BTreeSet<IpAddr>,
     /// Ports of Services whose agent was given up; it gets them again if they are free when it comes back.
     pub(super) memory: BTreeMap<ServiceRef, BTreeMap<Wish, u16>>,
+    /// What the tokens of agents allow.
+    pub(super) limits: BTreeMap<String, Limits>,
+    /// How many public ports each agent has.
+    pub(super) held: BTreeMap<String, u32>,
 }
 
 /// What an operation has done so far.
@@ -56,6 +61,8 @@ impl Registry {
             slots: Slots::new(generation),
             own_addresses: BTreeSet::new(),
             memory: BTreeMap::new(),
+            limits: BTreeMap::new(),
+            held: BTreeMap::new(),
         }
     }
 
@@ -283,6 +290,7 @@ impl Registry {
                 protocol: wish.protocol,
             };
             self.ports.release(key, service);
+            self.count_port(&service.agent, false);
             self.slots.free(allocation.index);
             work.changes.keys.insert(key);
             work.freed_port = true;
@@ -318,7 +326,7 @@ impl Registry {
         work.changes
     }
 
-    fn by_age(&self, services: &BTreeSet<ServiceRef>) -> Vec<ServiceRef> {
+    pub(super) fn by_age(&self, services: &BTreeSet<ServiceRef>) -> Vec<ServiceRef> {
         let mut sorted: Vec<(Priority, &ServiceRef)> = services
             .iter()
             .filter_map(|service| {

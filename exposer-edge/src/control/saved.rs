@@ -53,7 +53,12 @@ impl Core {
             },
         ) in agents
         {
-            if !exposer_common::model::is_dns_label(&name) {
+            if !exposer_common::model::is_dns_label(&name) || !self.shared.tokens.knows(&name) {
+                tracing::warn!(
+                    component = "control",
+                    agent = name,
+                    "no token opens this agent's name: its saved Services are not served"
+                );
                 continue;
             }
             let presence = Presence::Away {

@@ -76,7 +76,6 @@ enum Phase {
     Proof {
         agent: String,
         software: String,
-        token: Option<Token>,
         transcript: Transcript,
     },
     Open,
@@ -213,17 +212,16 @@ impl Session {
             return Ok(());
         }
         match (std::mem::replace(&mut self.phase, Phase::Open), message) {
-            (Phase::Hello, AgentMessage::Hello(hello)) => self.hello(hello, frame, shared),
+            (Phase::Hello, AgentMessage::Hello(hello)) => self.hello(hello, frame),
             (
                 Phase::Proof {
                     agent,
                     software,
-                    token,
                     transcript,
                 },
                 AgentMessage::Proof(proof),
             ) => {
-                self.prove(&proof, token.as_ref(), &transcript, shared, now)?;
+                self.prove(&proof, shared.tokens.of(&agent), &transcript, shared, now)?;
                 self.events.push_back(Event::Opened { agent, software });
                 Ok(())
             }
@@ -238,7 +236,7 @@ impl Session {
         }
     }
 
-    fn hello(&mut self, hello: Hello, frame: &FrameBytes, shared: &Shared) -> Result<(), ErrorMessage> {
+    fn hello(&mut self, hello: Hello, frame: &FrameBytes) -> Result<(), ErrorMessage> {
         let Hello {
             min_version,
             max_version,
@@ -263,7 +261,6 @@ impl Session {
         });
         let bytes = encode(&challenge).map_err(|error| ErrorMessage::from(&error))?;
         self.phase = Phase::Proof {
-            token: shared.tokens.of(&agent).cloned(),
             agent,
             software: shorten(&printable(&software)),
             transcript: Transcript::new(frame.as_slice(), &bytes),

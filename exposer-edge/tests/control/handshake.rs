@@ -9,6 +9,7 @@ use exposer_common::proto::message::{
     AgentMessage, Delta, EdgeMessage, ErrorCode, Heartbeat, Proof, Snapshot,
 };
 use exposer_edge::control::core::ConnId;
+use exposer_edge::control::limits::Limits;
 
 use super::support::{Agent, Edge, hello, hello_with, id, port, record, token};
 
@@ -76,7 +77,9 @@ fn a_proof_that_was_heard_before_opens_nothing() {
 fn an_agent_with_its_own_token_is_not_opened_by_the_shared_one() {
     let mut settings = super::support::settings();
     let own = Token::from_bytes(b"cabin-cabin-0123456789-0123456789-abcdef").unwrap();
-    settings.tokens.insert("cabin".into(), own.clone());
+    settings
+        .tokens
+        .insert("cabin".into(), own.clone(), Limits::default());
     let core = exposer_edge::control::core::Core::new(settings, Default::default());
     let mut edge = Edge::over(core);
     let (conn, transcript) = begin(&mut edge, "cabin");

@@ -223,6 +223,10 @@ pub struct Agent {
 
 impl Agent {
     pub fn connect(edge: &mut Edge, name: &str) -> Self {
+        Self::connect_with(edge, name, &token())
+    }
+
+    pub fn connect_with(edge: &mut Edge, name: &str, token: &Token) -> Self {
         let conn = edge.accept();
         let mut agent = Self {
             conn,
@@ -233,12 +237,12 @@ impl Agent {
         let frame = hello(name);
         edge.bytes(conn, &frame);
         let (transcript, _) = agent.challenge(edge, &frame);
-        let mac = token().prove_agent(&transcript);
+        let mac = token.prove_agent(&transcript);
         edge.bytes(conn, &encode(&AgentMessage::Proof(Proof { mac })).unwrap());
         let [EdgeMessage::Welcome(welcome)] = &agent.hear(edge)[..] else {
             panic!("no welcome");
         };
-        token().verify_edge(&transcript, &mac, &welcome.mac).unwrap();
+        token.verify_edge(&transcript, &mac, &welcome.mac).unwrap();
         agent
     }
 

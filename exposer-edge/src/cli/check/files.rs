@@ -7,19 +7,33 @@ use exposer_common::proto::auth::Token;
 
 use super::report::Row;
 use crate::config::Config;
+use crate::token_store::TokenStore;
 
 pub(super) fn rows(config: &Config) -> Vec<Row> {
-    vec![token(&config.token_file), state_dir(&config.state_dir)]
+    vec![
+        token(&config.token_file, &config.state_dir),
+        state_dir(&config.state_dir),
+    ]
 }
 
-fn token(path: &Path) -> Row {
+fn token(path: &Path, state_dir: &Path) -> Row {
     let row = Row::new("token-file");
     let shown = path.display();
     let make =
         format!("make one: (umask 077; openssl rand -hex 32 > {shown}), and give the agent the same token");
     let bytes = match std::fs::read(path) {
         Ok(bytes) => bytes,
-        Err(error) => return row.fail(format!("{shown}: {error}"), make),
+        Err(error) => {
+            let own = TokenStore::new(state_dir).agents().unwrap_or_default();
+            return if error.kind() == std::io::ErrorKind::NotFound && !own.is_empty() {
+                row.ok(format!(
+                    "no {shown}, but tokens of {} agents (exposer-edge token list)",
+                    own.len()
+                ))
+            } else {
+                row.fail(format!("{shown}: {error}"), make)
+            };
+        }
     };
     if let Err(error) = Token::from_bytes(&bytes) {
         return row.fail(format!("{shown}: {error}"), make);

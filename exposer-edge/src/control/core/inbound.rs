@@ -192,20 +192,24 @@ impl Core {
         changes: &mut BTreeMap<ServiceId, Option<ServiceRecord>>,
     ) {
         let id = short_id(&record.id);
+        let judged = record
+            .validate()
+            .map_err(|error| Refusal {
+                code: RefusalCode::InvalidRecord,
+                text: error.to_string(),
+            })
+            .and_then(|()| self.registry.judge(agent, &record));
         let known = self.agents.get_mut(agent);
-        match record.validate() {
+        match judged {
             Ok(()) => {
                 if let Some(known) = known {
                     known.invalid.remove(&id);
                 }
                 changes.insert(id, Some(record));
             }
-            Err(error) => {
-                warn!(component = "control", agent, service = %id, action = "refused", %error, "record refused");
-                let refusal = Refusal {
-                    code: RefusalCode::InvalidRecord,
-                    text: error.to_string(),
-                };
+            Err(refusal) => {
+                let error = &refusal.text;
+                warn!(component = "control", agent, service = %id, action = "refused", error, "record refused");
                 if let Some(known) = known {
                     known.invalid.insert(id.clone(), refusal);
                 }

@@ -18,7 +18,7 @@ use exposer_testkit::tools;
 use exposer_testkit::topology::{CLIENT_FAR, Options, TUNNEL, Topology, WAN};
 use exposer_testkit::traffic::Server;
 use exposer_testkit::traffic::continuous::UdpCounter;
-use kernel_stage::{DRAIN, SERVICE, Stage, binding, environment, open};
+use kernel_stage::{DRAIN, SERVICE, Stage, binding, open};
 
 /// The first kernel with TCX.
 const TCX: (u32, u32) = (6, 6);
@@ -143,18 +143,12 @@ fn an_interface_that_was_made_anew_gets_its_program_again() -> Result<()> {
         .topology
         .home_wg
         .wait_for_handshake(Duration::from_secs(30))?;
-    let now = environment(&stage.topology)?;
-    let Stage {
-        topology,
-        mut datapath,
-    } = stage;
-    let datapath = topology.edge.run(move || {
-        datapath.set_environment(&now)?;
-        Ok(datapath)
-    })?;
-    require_in_place(&topology, &datapath, rung)?;
-    let client = exposer_testkit::traffic::Client::new(topology.client.handle(), CLIENT_FAR);
-    client.download(topology.public(25_565), 300_000)?.check()
+    stage.renew(|_| ())?;
+    require_in_place(&stage.topology, &stage.datapath, rung)?;
+    stage
+        .client(CLIENT_FAR)
+        .download(stage.topology.public(25_565), 300_000)?
+        .check()
 }
 
 #[test]

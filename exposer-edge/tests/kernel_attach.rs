@@ -2,7 +2,7 @@
 //! was made anew, and cleanup. What holds for TCX holds for clsact (Linux before 6.6) too. Needs root.
 //!
 //! `cargo xtask vm` reads the line `attach rung: …` from here.
-#[expect(dead_code, reason = "these stories need a part of the stage")]
+
 mod kernel_stage;
 
 use std::net::SocketAddr;

@@ -2,7 +2,7 @@
 //! who stands beside them, what a client's packet would meet, and what to do about each thing that is wrong.
 //!
 //! It reads the pinned maps and the host itself, so it works without a daemon, and says what it then can't know. With
-//! `--output json` it prints one [`Answer`]; fields are added, never renamed. Exit status: 0 as good as it gets on this
+//! `--output json` it prints one `Answer`; fields are added, never renamed. Exit status: 0 as good as it gets on this
 //! machine and with these settings, 1 something is to be mended.
 
 mod counters;

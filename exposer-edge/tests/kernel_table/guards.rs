@@ -32,12 +32,12 @@ fn without_a_living_daemon_only_existing_flows_go_on() -> Result<()> {
     in_namespace(|| {
         let mut bench = Bench::new()?;
         bench.expect("SYN", &Frame::tcp(SYN).build(), REDIRECT, Reason::ForwardNew)?;
-        let long_ago = clock::now()?.saturating_sub(61_000_000_000).max(1);
+        let long_ago = clock::now()?.saturating_sub(2_000_000_000).max(1);
         bench.maps.control.set(
             0,
             Control {
                 heartbeat: long_ago,
-                max_age: 60_000_000_000,
+                max_age: 1_000_000_000,
                 ..Control::default()
             },
             0,

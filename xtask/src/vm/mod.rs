@@ -2,7 +2,7 @@
 //!
 //! | file | duty |
 //! |---|---|
-//! | [`kernels`], [`qemu`] | what boots, from the machine or from Debian |
+//! | [`mod@kernels`], [`qemu`] | what boots, from the machine or from Debian |
 //! | [`stories`] | which tests |
 //! | [`initramfs`], [`cpio`], [`modules`] | what the guest holds |
 //! | `init.sh` | the guest's first process |

@@ -1,3 +1,5 @@
+//! What a packet would meet, over values.
+
 use super::*;
 
 fn packet(client: &str) -> Packet {

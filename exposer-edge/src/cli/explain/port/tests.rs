@@ -1,3 +1,5 @@
+//! What is said of a port, over values.
+
 use exposer_common::model::Protocol;
 use exposer_common::proto::message::Refusal;
 
